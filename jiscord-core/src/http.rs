@@ -1,0 +1,261 @@
+//! The bodies of the HTTP APIs, in snake_case. Rows have `From` to and from the models where both say the same.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{ChannelId, GuildId, MessageId, UserId},
+    model::{Author, Channel, Guild, Member, Message, Rev, User, Visibility},
+    time::Timestamp,
+};
+
+/// Writes a row type beside a model: the same fields in snake_case, and both conversions.
+macro_rules! row {
+    ($(#[$doc:meta])* $row:ident = $model:ident {
+        $($(#[$attribute:meta])* $field:ident: $type:ty),+ $(,)?
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $row {
+            $($(#[$attribute])* #[doc = concat!("As in [`", stringify!($model), "`].")] pub $field: $type,)+
+        }
+
+        impl From<$model> for $row {
+            fn from(model: $model) -> Self {
+                Self { $($field: model.$field.into_field(),)+ }
+            }
+        }
+
+        impl From<$row> for $model {
+            fn from(row: $row) -> Self {
+                Self { $($field: row.$field.into_field(),)+ }
+            }
+        }
+    };
+}
+
+/// Lets [`row!`] convert a field or leave it as it is by one word.
+trait IntoField<T> {
+    fn into_field(self) -> T;
+}
+
+impl<T> IntoField<T> for T {
+    fn into_field(self) -> T {
+        self
+    }
+}
+
+impl IntoField<Option<AuthorRow>> for Option<Author> {
+    fn into_field(self) -> Option<AuthorRow> {
+        self.map(Into::into)
+    }
+}
+
+impl IntoField<Option<Author>> for Option<AuthorRow> {
+    fn into_field(self) -> Option<Author> {
+        self.map(Into::into)
+    }
+}
+
+row! {
+    /// A user. The answer of `GET /users/…`, `GET /me` and others.
+    UserRow = User {
+        user_id: UserId,
+        username: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        email: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        created_at: Option<Timestamp>,
+    }
+}
+
+row! {
+    /// A message's author.
+    AuthorRow = Author {
+        user_id: UserId,
+        username: String,
+    }
+}
+
+row! {
+    /// A message. The answer of `POST /channels/…/messages`, and what a page holds.
+    MessageRow = Message {
+        message_id: MessageId,
+        channel_id: ChannelId,
+        author_id: UserId,
+        content: String,
+        created_at: Timestamp,
+        #[serde(default)]
+        rev: Rev,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        author: Option<AuthorRow>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nonce: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<MessageId>,
+    }
+}
+
+row! {
+    /// A guild.
+    GuildRow = Guild {
+        guild_id: GuildId,
+        name: String,
+        created_at: Timestamp,
+        #[serde(default)]
+        rev: Rev,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner_id: Option<UserId>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        visibility: Option<Visibility>,
+    }
+}
+
+row! {
+    /// A membership. The answer of `POST /guilds/…/members`.
+    MemberRow = Member {
+        guild_id: GuildId,
+        user_id: UserId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        username: Option<String>,
+        joined_at: Timestamp,
+        #[serde(default)]
+        rev: Rev,
+    }
+}
+
+row! {
+    /// A channel.
+    ChannelRow = Channel {
+        channel_id: ChannelId,
+        guild_id: GuildId,
+        name: String,
+        created_at: Timestamp,
+        #[serde(default)]
+        rev: Rev,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_message_id: Option<MessageId>,
+    }
+}
+
+/// A user with its password's hash: the answer of `GET /users/email/…` and `GET /users/…` to a service.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// The user.
+    #[serde(flatten)]
+    pub user: UserRow,
+    /// The hash as a PHC string. Only a service that holds the service token is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<String>,
+}
+
+/// `POST /register` of auth-service.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RegisterBody {
+    /// 2 to 32 characters.
+    pub username: String,
+    /// Where to reach the user; one account an address.
+    pub email: String,
+    /// 8 to 128 characters.
+    pub password: String,
+}
+
+/// The answer of `POST /register`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The new user.
+    pub user_id: UserId,
+    /// What it is called.
+    pub username: String,
+}
+
+/// `POST /login` of auth-service.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LoginBody {
+    /// The address the user registered with.
+    pub email: String,
+    /// The password.
+    pub password: String,
+}
+
+/// The answer of `POST /login`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LoggedIn {
+    /// A JWT, good for seven days. A secret.
+    pub token: String,
+    /// Whose it is.
+    pub user: UserRow,
+}
+
+/// The answer of `POST /verify-token`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The user's id.
+    pub sub: UserId,
+    /// What the user was called when the token was made.
+    pub username: String,
+}
+
+/// `POST /users` of data-service; services only.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CreateUserBody {
+    /// 2 to 32 characters.
+    pub username: String,
+    /// One account an address.
+    pub email: String,
+    /// An argon2 hash as a PHC string.
+    pub password_hash: String,
+}
+
+/// `POST /channels/:channelId/messages`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateMessageBody {
+    /// 1 to 4,000 characters.
+    pub content: String,
+    /// Who writes it; a user's own id, or from a service the user it acts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author_id: Option<UserId>,
+    /// The same (author, channel, nonce) within a day is the same message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+    /// A message of the same channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+}
+
+/// A page of `GET /channels/:channelId/messages`, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessagePage {
+    /// The messages.
+    pub messages: Vec<MessageRow>,
+    /// Give it back as `pageState` to read on; null on the last page.
+    #[serde(rename = "nextPageState")]
+    pub next_page_state: Option<String>,
+}
+
+/// `POST /guilds`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateGuildBody {
+    /// 2 to 100 characters.
+    pub name: String,
+    /// From a service: the user it acts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creator_user_id: Option<UserId>,
+    /// Who may join; absent: as the server is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
+}
+
+/// `POST /guilds/:guildId/members`. The body may be left out: the caller joins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinBody {
+    /// The caller, or from a service the user it acts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+}
+
+/// `POST /guilds/:guildId/channels`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateChannelBody {
+    /// 2 to 100 characters.
+    pub name: String,
+}

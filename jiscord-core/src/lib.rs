@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+pub mod backend;
+pub mod event;
+pub mod fault;
+pub mod frame;
+pub mod http;
+pub mod id;
+pub mod mint;
+pub mod model;
+pub mod text;
+pub mod time;
+
+pub use self::{
+    event::{Event, Position, Topic},
+    fault::{Code, Fault},
+    frame::{ClientFrame, Placed, ServerFrame},
+    id::{ChannelId, EventId, GuildId, MessageId, SessionId, UserId},
+    time::Timestamp,
+};
