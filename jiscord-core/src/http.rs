@@ -259,3 +259,8 @@ pub struct CreateChannelBody {
     /// 2 to 100 characters.
     pub name: String,
 }
+
+/// The client's address, as a request extension. Whoever accepts connections puts it there, since only he knows which
+/// proxies to believe; limits by address do nothing without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAddr(pub std::net::IpAddr);

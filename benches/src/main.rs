@@ -1,0 +1,2 @@
+//! Benchmarks against the real server.
+fn main() {}

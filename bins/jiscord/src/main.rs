@@ -1,0 +1,2 @@
+//! Jiscord, all in one process.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What the service binaries share: configuration, telemetry, the accept loop, shutdown.

@@ -1,0 +1,247 @@
+//! A small trait an entity. AP-n are the access patterns of `docs/access-patterns.md`.
+//!
+//! Whoever changes something writes the rows and the events they cause in one go. A method that creates takes a closure
+//! ([`Tell`]): the store fixes ids, times and `rev`, asks the closure what to tell about the final row, and keeps row and
+//! events in one write. All methods are safe to repeat.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use jiscord_core::{
+    ChannelId, Event, GuildId, MessageId, UserId,
+    backend::Membership,
+    event::EventLog,
+    mint::IdSource,
+    model::{Channel, Guild, Member, Message, Rev, User, Visibility},
+    text::{Content, Email, Name, Nonce, Username},
+};
+
+use crate::error::{Error, Result};
+
+/// Says which events a final row causes. Called inside the write, perhaps more than once: it must be quick and do no I/O.
+pub type Tell<T> = Arc<dyn Fn(&T) -> Vec<Event> + Send + Sync>;
+
+/// A row was created, or had been by an earlier try.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Created<T> {
+    /// The row.
+    pub row: T,
+    /// What was written with it. For a repeat: the same again where that is known, else none.
+    pub events: Vec<Event>,
+    /// Nothing was written, since it was there.
+    pub repeated: bool,
+}
+
+impl<T> Created<T> {
+    /// All three.
+    pub fn new(row: T, events: Vec<Event>, repeated: bool) -> Self {
+        Self { row, events, repeated }
+    }
+}
+
+/// A user with what only services may see.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The user, its address included.
+    pub user: User,
+    /// The password's hash as a PHC string; none where users log in elsewhere.
+    pub password_hash: Option<String>,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("user_id", &self.user.user_id).finish_non_exhaustive()
+    }
+}
+
+/// A user to create.
+#[derive(Clone)]
+pub struct NewUser {
+    /// What it is called.
+    pub username: Username,
+    /// One account an address.
+    pub email: Email,
+    /// A PHC string.
+    pub password_hash: String,
+}
+
+impl fmt::Debug for NewUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewUser").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Users. An embedder with users of its own implements [`Users::get_many`] and leaves the rest.
+#[async_trait]
+pub trait Users: Send + Sync {
+    /// AP-1: creates a user and claims its address. [`Error::Taken`] if somebody has it.
+    async fn create(&self, _new: NewUser) -> Result<Account> {
+        Err(Error::Unsupported("creating users"))
+    }
+
+    /// AP-2: users by id, in any order; unknown ids are left out.
+    async fn get_many(&self, ids: &[UserId]) -> Result<Vec<Account>>;
+
+    /// AP-2 for one.
+    async fn get(&self, id: UserId) -> Result<Option<Account>> {
+        Ok(self.get_many(&[id]).await?.pop())
+    }
+
+    /// AP-3: a user by its address.
+    async fn by_email(&self, _email: &Email) -> Result<Option<Account>> {
+        Err(Error::Unsupported("looking users up by address"))
+    }
+}
+
+/// A message to create.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// Where.
+    pub channel_id: ChannelId,
+    /// Who.
+    pub author_id: UserId,
+    /// What.
+    pub content: Content,
+    /// Which message of the channel it answers.
+    pub reply_to: Option<MessageId>,
+    /// With one, the same (author, channel, nonce) is stored once within 24 hours.
+    pub nonce: Option<Nonce>,
+}
+
+/// Messages of a channel. Rows have no author's name and no nonce: the caller adds them.
+#[async_trait]
+pub trait Messages: Send + Sync {
+    /// AP-4: stores it once per nonce, with the events that `tell` makes of the final row. A repeat finds the first one's
+    /// row and tells the same events again. [`Error::NonceReused`] if the nonce was used with another content or reply.
+    async fn create(&self, new: NewMessage, tell: Tell<Message>) -> Result<Created<Message>>;
+
+    /// AP-5: newest first, `before` itself left out.
+    async fn page_before(&self, channel: ChannelId, before: Option<MessageId>, limit: usize) -> Result<Vec<Message>>;
+
+    /// AP-6: oldest first, `after` itself left out.
+    async fn page_after(&self, channel: ChannelId, after: MessageId, limit: usize) -> Result<Vec<Message>>;
+
+    /// AP-7: one message.
+    async fn get(&self, channel: ChannelId, id: MessageId) -> Result<Option<Message>>;
+}
+
+/// A guild to create.
+#[derive(Clone, Debug)]
+pub struct NewGuild {
+    /// What it is called.
+    pub name: Name,
+    /// Who owns it, and is its first member.
+    pub owner_id: UserId,
+    /// Who may join.
+    pub visibility: Visibility,
+}
+
+/// Guilds.
+#[async_trait]
+pub trait Guilds: Send + Sync {
+    /// AP-8: creates a guild with its owner as its first member; the membership's `rev` is the guild's.
+    async fn create(&self, new: NewGuild, tell: Tell<Guild>) -> Result<Created<Guild>>;
+
+    /// AP-9: one guild.
+    async fn get(&self, id: GuildId) -> Result<Option<Guild>>;
+
+    /// AP-10: public guilds in a fixed order, those behind `after` in it.
+    async fn public(&self, after: Option<GuildId>, limit: usize) -> Result<Vec<Guild>>;
+}
+
+/// A membership ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removed {
+    /// The guild.
+    pub guild_id: GuildId,
+    /// The user.
+    pub user_id: UserId,
+    /// Above that of the membership.
+    pub rev: Rev,
+}
+
+impl Removed {
+    /// All three.
+    pub fn new(guild_id: GuildId, user_id: UserId, rev: Rev) -> Self {
+        Self { guild_id, user_id, rev }
+    }
+}
+
+/// Who is in which guild.
+#[async_trait]
+pub trait Members: Send + Sync {
+    /// AP-11: adds a member. One who is in already is returned as a repeat, without events. A later membership of the
+    /// same user has a higher `rev` than the removal before it.
+    async fn add(&self, guild: GuildId, user: UserId, tell: Tell<Member>) -> Result<Created<Member>>;
+
+    /// AP-12: removes a member and returns the events of it; `None` if there was none.
+    async fn remove(&self, guild: GuildId, user: UserId, tell: Tell<Removed>) -> Result<Option<Vec<Event>>>;
+
+    /// AP-13: whether a user is in a guild. The question of every authorisation.
+    async fn get(&self, guild: GuildId, user: UserId) -> Result<Option<Member>>;
+
+    /// AP-14: the guilds of a user, by their ids.
+    async fn of_user(&self, user: UserId) -> Result<Vec<Membership>>;
+}
+
+/// A channel to create.
+#[derive(Clone, Debug)]
+pub struct NewChannel {
+    /// Where.
+    pub guild_id: GuildId,
+    /// What it is called.
+    pub name: Name,
+}
+
+/// Channels.
+#[async_trait]
+pub trait Channels: Send + Sync {
+    /// AP-15: creates a channel.
+    async fn create(&self, new: NewChannel, tell: Tell<Channel>) -> Result<Created<Channel>>;
+
+    /// AP-16: one channel, without its last message.
+    async fn get(&self, id: ChannelId) -> Result<Option<Channel>>;
+
+    /// AP-17: a guild's channels in the order of their creation, each with its last message.
+    async fn of_guild(&self, guild: GuildId) -> Result<Vec<Channel>>;
+}
+
+/// A store: one repository an entity, and the log in which their changes tell what they cause. Each part may come from
+/// elsewhere, such as an embedder's own users.
+#[derive(Clone)]
+pub struct Store {
+    /// Users.
+    pub users: Arc<dyn Users>,
+    /// Messages.
+    pub messages: Arc<dyn Messages>,
+    /// Guilds.
+    pub guilds: Arc<dyn Guilds>,
+    /// Memberships.
+    pub members: Arc<dyn Members>,
+    /// Channels.
+    pub channels: Arc<dyn Channels>,
+    /// The log of events.
+    pub events: Arc<dyn EventLog>,
+    /// Ids for events that create nothing.
+    pub ids: Arc<dyn IdSource>,
+}
+
+impl Store {
+    /// All parts from one place.
+    pub fn of<S>(store: Arc<S>) -> Self
+    where
+        S: Users + Messages + Guilds + Members + Channels + EventLog + IdSource + 'static,
+    {
+        Self {
+            users: store.clone(),
+            messages: store.clone(),
+            guilds: store.clone(),
+            members: store.clone(),
+            channels: store.clone(),
+            events: store.clone(),
+            ids: store,
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The tasks behind ./x.
+fn main() {}
