@@ -19,9 +19,17 @@ pub const PROTOCOL: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// Not JSON, or without an `op`, or its `d` is not what that op wants.
+    /// Not JSON, or without an `op`.
     #[error("not a frame: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// A known op whose `d` is not what it wants.
+    #[error("bad {op}: {source}")]
+    Body {
+        /// The op.
+        op: String,
+        /// What is wrong with its `d`.
+        source: serde_json::Error,
+    },
     /// An op that is not known here; perhaps it is from a newer version.
     #[error("unknown op {0:?}")]
     UnknownOp(String),
@@ -40,7 +48,8 @@ struct Envelope<'a> {
 
 impl Envelope<'_> {
     fn body<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
-        Ok(serde_json::from_str(self.d.map_or("null", RawValue::get))?)
+        let d = self.d.map_or("null", RawValue::get);
+        serde_json::from_str(d).map_err(|source| FrameError::Body { op: self.op.clone().into_owned(), source })
     }
 
     fn unknown(&self) -> FrameError {
