@@ -35,6 +35,9 @@ pub enum Error {
     /// A stored row makes no sense. Trying again will not help.
     #[error("corrupt row")]
     Corrupt(#[source] Source),
+    /// A defect of the program, such as a [`Tell`](crate::Tell) that panics; nothing was written. Trying again will not help.
+    #[error("internal error")]
+    Internal(#[source] Source),
     /// This store does not do that.
     #[error("{0} is not supported by this store")]
     Unsupported(&'static str),
@@ -55,7 +58,7 @@ impl From<Error> for Fault {
             Error::Full(_) => {
                 Fault::new(Code::STORAGE_FULL, "the server has no room left; nothing was stored").retry_after(soon * 30)
             }
-            Error::Corrupt(_) => Fault::new(Code::INTERNAL, "internal error"),
+            Error::Corrupt(_) | Error::Internal(_) => Fault::new(Code::INTERNAL, "internal error"),
             Error::Unsupported(what) => Fault::new(Code::UNSUPPORTED, format!("{what} is not supported by this server")),
         };
         fault.because(error)

@@ -1,7 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod draft;
 pub mod error;
+pub mod memory;
 pub mod repository;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+mod ticks;
 
 pub use self::{
     error::{Error, Result},
