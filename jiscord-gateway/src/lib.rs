@@ -1,1 +1,26 @@
 #![doc = include_str!("../README.md")]
+
+pub mod bus;
+pub mod local;
+
+#[cfg(feature = "server")]
+mod connection;
+#[cfg(feature = "server")]
+mod dispatch;
+#[cfg(feature = "server")]
+mod guild;
+#[cfg(feature = "server")]
+mod hub;
+#[cfg(feature = "server")]
+mod service;
+#[cfg(feature = "server")]
+mod settings;
+#[cfg(feature = "server")]
+mod wire;
+
+pub use self::{bus::Bus, local::LocalBus};
+#[cfg(feature = "server")]
+pub use self::{
+    service::{Gateway, GatewayService},
+    settings::{Limits, Settings},
+};

@@ -1,0 +1,312 @@
+//! One connection, from HELLO to close.
+//!
+//! ```text
+//! Greeted ── IDENTIFY ──► Active ──► close
+//! ```
+//!
+//! A state is a struct and a step consumes it, so an `Active` without a user cannot be written. This task only reads;
+//! whatever the client is to hear goes through its dispatcher, in order. It handles one command at a time, so the messages of
+//! one session keep their order.
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
+use jiscord_core::{
+    ClientFrame, Code, Fault, ServerFrame,
+    backend::Actor,
+    fault::Result,
+    frame::{CloseCode, ErrorFrame, FrameError, Hello, Identify, Intents, MessageAck, Reconnect, SendMessage, TypingStart},
+    text::Device,
+};
+use rand::Rng;
+use tokio::{
+    select,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dispatch::{End, Key, Post},
+    hub::{Entrant, Hub, Seat},
+    settings::Limits,
+    wire::{self, Io, Reader, Said},
+};
+
+/// How long a client is given to answer a close.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// When a gateway goes down, its connections are closed over this time, so that their clients do not come back all at once.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// Why a connection ends; `None`: the client is gone.
+type Close = Option<CloseCode>;
+
+/// Serves one client until it ends.
+pub(crate) async fn serve(io: Box<dyn Io>, hub: Arc<Hub>, shutdown: CancellationToken) {
+    let (reader, writer) = wire::split(io, &hub.settings.limits).await;
+    let (key, end) = (hub.key(), End::default());
+    hub.post(key, Post::Add { key, writer, end: end.clone() }).await;
+
+    let heard = Arc::new(AtomicU64::new(hub.millis()));
+    let pace = Pace::new(&hub.settings.limits);
+    let mut client = Client { reader, out: Outbound { hub: hub.clone(), key }, heard, pace, shutdown };
+    let talk = async {
+        let Err(close) = talk(&mut client, &end).await;
+        close
+    };
+    let close = AssertUnwindSafe(async {
+        select! {
+            close = talk => close,
+            close = end.wait() => close, // evicted, too slow, gone
+        }
+    });
+    // A defect ends this connection, not the process.
+    let close = close.catch_unwind().await.unwrap_or(Some(CloseCode::Internal));
+    client.farewell(close).await;
+    hub.post(key, Post::Drop { key }).await;
+}
+
+async fn talk(client: &mut Client, end: &End) -> Result<Infallible, Close> {
+    Greeted::hello(client, end).await.identify().await?.serve().await
+}
+
+/// The way to one client's ears.
+struct Outbound {
+    hub: Arc<Hub>,
+    key: Key,
+}
+
+impl Outbound {
+    async fn say(&self, frame: ServerFrame) {
+        self.hub.say(self.key, frame).await;
+    }
+
+    /// Says that a command failed.
+    async fn error(&self, fault: Fault, op: Option<String>, nonce: Option<String>) {
+        let retry_after = fault.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        self.say(ServerFrame::Error(ErrorFrame { code: fault.code, message: fault.message, op, nonce, retry_after })).await;
+    }
+}
+
+/// What both states need.
+struct Client {
+    reader: Reader,
+    out: Outbound,
+    heard: Arc<AtomicU64>,
+    pace: Pace,
+    shutdown: CancellationToken,
+}
+
+impl Client {
+    /// The next frame that is within the rate.
+    async fn hear(&mut self) -> Result<Result<ClientFrame, FrameError>, Close> {
+        loop {
+            // Only between two commands: one that is under way is finished.
+            let said = select! {
+                said = self.reader.recv() => said?,
+                () = self.shutdown.cancelled() => return Err(Some(CloseCode::GoingAway)),
+            };
+            self.heard.store(self.out.hub.millis(), Ordering::Relaxed);
+            let Said::Text(text) = said else { continue };
+            match self.pace.step() {
+                Ok(()) => return Ok(read(&text)),
+                Err(Some(wait)) => {
+                    let fault = Fault::new(Code::RATE_LIMITED, "too many commands").retry_after(wait);
+                    let (op, nonce) = read(&text).map(|frame| names(&frame)).unwrap_or_default();
+                    self.out.error(fault, op, nonce).await;
+                }
+                Err(None) => return Err(Some(CloseCode::RateLimited)),
+            }
+        }
+    }
+
+    /// The last words, and a while for the client to answer them, or for our answer to its own.
+    async fn farewell(&mut self, close: Close) {
+        if let Some(code) = close {
+            let key = self.out.key;
+            if code == CloseCode::GoingAway {
+                let wait = |most: Duration| rand::rng().random_range(Duration::ZERO..most);
+                let retry_after = 500 + wait(Duration::from_secs(2)).as_millis() as u64;
+                self.out.say(ServerFrame::Reconnect(Reconnect { retry_after })).await;
+                sleep(wait(SPREAD)).await;
+            }
+            if code.invalidates() {
+                self.out.say(ServerFrame::InvalidSession(())).await;
+            }
+            self.out.hub.post(key, Post::Close { key, code }).await;
+        }
+        let _ = timeout(FAREWELL, self.reader.drain()).await;
+    }
+}
+
+fn read(text: &Utf8Bytes) -> Result<ClientFrame, FrameError> {
+    ClientFrame::read(text)
+}
+
+/// A command's op and nonce, for the answer to it.
+fn names(frame: &ClientFrame) -> (Option<String>, Option<String>) {
+    match frame {
+        ClientFrame::SendMessage(message) => (Some("SEND_MESSAGE".into()), message.nonce.clone()),
+        ClientFrame::TypingStart(_) => (Some("TYPING_START".into()), None),
+        _ => (None, None),
+    }
+}
+
+/// HELLO was said; who is there is not known yet.
+struct Greeted<'a> {
+    client: &'a mut Client,
+    end: &'a End,
+    until: Instant,
+}
+
+impl<'a> Greeted<'a> {
+    async fn hello(client: &'a mut Client, end: &'a End) -> Self {
+        let settings = &client.out.hub.settings;
+        let until = Instant::now() + settings.limits.identify;
+        let heartbeat_interval = u64::try_from(settings.heartbeat.as_millis()).unwrap_or(u64::MAX);
+        client.out.say(ServerFrame::Hello(Hello { heartbeat_interval })).await;
+        Self { client, end, until }
+    }
+
+    async fn identify(self) -> Result<Active<'a>, Close> {
+        let identify = loop {
+            let frame = timeout_at(self.until, self.client.hear()).await.map_err(|_| Some(CloseCode::NotIdentified))??;
+            match frame {
+                Ok(ClientFrame::Heartbeat(())) => self.client.out.say(ServerFrame::HeartbeatAck(())).await,
+                Ok(ClientFrame::Identify(identify)) => break identify,
+                // Sessions cannot be resumed yet: the client identifies anew.
+                Ok(ClientFrame::Resume(_)) => return Err(Some(CloseCode::ResumeRefused)),
+                Err(FrameError::Body { op, source }) if op == "IDENTIFY" || op == "RESUME" => {
+                    self.client.out.error(Fault::new(Code::MALFORMED, format!("bad {op}: {source}")), Some(op), None).await;
+                }
+                Err(FrameError::Malformed(_)) => return Err(Some(CloseCode::NotAFrame)),
+                _ => return Err(Some(CloseCode::NotIdentified)),
+            }
+        };
+        let Identify { token, device, intents } = identify;
+        let device = match device.as_deref().map(Device::new).transpose() {
+            Ok(device) => device,
+            Err(error) => {
+                self.client.out.error(error.into(), Some("IDENTIFY".into()), None).await;
+                return Err(Some(CloseCode::NotIdentified));
+            }
+        };
+        let Client { out, heard, reader, .. } = &*self.client;
+        let intents = intents.unwrap_or(Intents::all());
+        let seat = out.hub.enter(out.key, Entrant { token: &token, device, intents, end: self.end, heard }).await?;
+        reader.trust();
+        Ok(Active { client: self.client, seat })
+    }
+}
+
+/// A session.
+struct Active<'a> {
+    client: &'a mut Client,
+    seat: Seat,
+}
+
+impl Active<'_> {
+    async fn serve(mut self) -> Result<Infallible, Close> {
+        // The socket is asked before the clock, so that a pause of our own process closes nobody who has written meanwhile.
+        let patience = self.client.out.hub.settings.heartbeat.mul_f32(1.5);
+        loop {
+            let frame = timeout(patience, self.client.hear()).await.map_err(|_| Some(CloseCode::TimedOut))??;
+            match frame {
+                Ok(frame) => self.answer(frame).await?,
+                Err(FrameError::Malformed(_)) => return Err(Some(CloseCode::NotAFrame)),
+                Err(FrameError::UnknownOp(op)) => {
+                    let fault = Fault::new(Code::UNKNOWN_OP, format!("unknown op {op:?}"));
+                    self.client.out.error(fault, Some(op), None).await;
+                }
+                Err(FrameError::Body { op, source }) => {
+                    let fault = Fault::new(Code::MALFORMED, format!("bad {op}: {source}"));
+                    self.client.out.error(fault, Some(op), None).await;
+                }
+                Err(other) => {
+                    self.client.out.error(Fault::new(Code::MALFORMED, other.to_string()), None, None).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, frame: ClientFrame) -> Result<(), Close> {
+        let (op, nonce) = names(&frame);
+        let done = match frame {
+            ClientFrame::Heartbeat(()) => {
+                self.client.out.hub.heartbeat(self.client.out.key).await;
+                Ok(())
+            }
+            ClientFrame::SendMessage(message) => self.send(message).await,
+            ClientFrame::TypingStart(typing) => self.typing(typing).await,
+            ClientFrame::Identify(_) | ClientFrame::Resume(_) => return Err(Some(CloseCode::AlreadyIdentified)),
+            _ => Err(Fault::new(Code::UNSUPPORTED, "not supported by this server")),
+        };
+        if let Err(fault) = done {
+            if fault.code.status() >= 500 {
+                tracing::warn!(error = %fault, source = ?std::error::Error::source(&fault), op, "a command failed");
+            }
+            self.client.out.error(fault, op, nonce).await;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, message: SendMessage) -> Result<()> {
+        let Outbound { hub, .. } = &self.client.out;
+        let nonce = message.nonce.clone();
+        let unknown = |_| Fault::new(Code::OUTCOME_UNKNOWN, "it may or may not be stored; send it again with the same nonce");
+        let sending = hub.backend.send_message(Actor::User(self.seat.user), message);
+        let sent = timeout(hub.settings.limits.command, sending).await.map_err(unknown)??;
+        // Stored is accepted: if the bus does not take the events now, they come later.
+        if let Err(error) = hub.bus.publish(&sent.events).await {
+            tracing::warn!(%error, "a message could not be published yet");
+        }
+        if let Some(nonce) = nonce {
+            let (message_id, channel_id) = (sent.message.message_id, sent.message.channel_id);
+            self.client.out.say(ServerFrame::MessageAck(MessageAck { nonce, message_id, channel_id })).await;
+        }
+        Ok(())
+    }
+
+    async fn typing(&self, typing: TypingStart) -> Result<()> {
+        let Outbound { hub, key } = &self.client.out;
+        hub.typing(*key, self.seat.user, typing.channel_id).await
+    }
+}
+
+/// How fast a client may speak.
+struct Pace {
+    limiter: DefaultDirectRateLimiter,
+    refused: u32,
+    most: u32,
+}
+
+impl Pace {
+    fn new(limits: &Limits) -> Self {
+        let quota = Quota::per_second(limits.commands).allow_burst(limits.command_burst);
+        Self { limiter: RateLimiter::direct(quota), refused: 0, most: limits.command_burst.get() }
+    }
+
+    /// One step. Too fast: how long to wait, or nothing if that has gone on for too long.
+    fn step(&mut self) -> Result<(), Option<Duration>> {
+        match self.limiter.check() {
+            Ok(()) => {
+                self.refused = self.refused.saturating_sub(1);
+                Ok(())
+            }
+            Err(_) if self.refused >= self.most => Err(None),
+            Err(not_until) => {
+                self.refused += 1;
+                Err(Some(not_until.wait_time_from(self.limiter.clock().now())))
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What can be set.
+
+use std::{num::NonZeroU32, time::Duration};
+
+/// A gateway's settings. [`Settings::default`] has the protocol's values.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// How often a client is to send HEARTBEAT. One that is silent for 1.5 times as long is closed.
+    pub heartbeat: Duration,
+    /// Web pages that may open sockets beside those of the gateway's own host, as `scheme://host[:port]`.
+    pub origins: Vec<String>,
+    /// The limits.
+    pub limits: Limits,
+    /// How many tasks write to sockets; 0: one for each core.
+    pub dispatchers: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_secs(45), origins: Vec::new(), limits: Limits::default(), dispatchers: 0 }
+    }
+}
+
+/// What a client may use.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The most bytes of a message of a client's that has identified. Larger: 1009.
+    pub frame: usize,
+    /// The most bytes of a message before IDENTIFY.
+    pub first_frame: usize,
+    /// The most fragments of a message.
+    pub fragments: u32,
+    /// The longest that a message may take from its first fragment to its last.
+    pub message_time: Duration,
+    /// The most WebSocket control frames a second.
+    pub control_frames: u32,
+    /// How long a connection may wait with IDENTIFY.
+    pub identify: Duration,
+    /// Commands a second.
+    pub commands: NonZeroU32,
+    /// Commands at once.
+    pub command_burst: NonZeroU32,
+    /// The most bytes that wait for a client that does not read. More: 4011.
+    pub queue: usize,
+    /// How long a client may take for a message that is being written to it. Longer: 4011.
+    pub write: Duration,
+    /// How long a command may take before it is answered with `outcome_unknown`.
+    pub command: Duration,
+    /// The most devices of one user with a session at a time. One more evicts the longest silent.
+    pub devices: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame: 64 << 10,
+            first_frame: 4 << 10,
+            fragments: 16,
+            message_time: Duration::from_secs(30),
+            control_frames: 10,
+            identify: Duration::from_secs(30),
+            commands: const { NonZeroU32::new(20).unwrap() },
+            command_burst: const { NonZeroU32::new(100).unwrap() },
+            queue: 1 << 20,
+            write: Duration::from_secs(30),
+            command: Duration::from_secs(5),
+            devices: 8,
+        }
+    }
+}
