@@ -1,1 +1,15 @@
 //! What the service binaries share: configuration, telemetry, the accept loop, shutdown.
+//!
+//! A binary reads its [`Config`](config::Config), installs [`telemetry`], builds a router of the library crates and hands
+//! it to an [`Edge`](edge::Edge). What is global to a process (logger, signals, umask) is set here and in no library.
+
+pub mod config;
+pub mod edge;
+pub mod exit;
+pub mod process;
+pub mod proxies;
+pub mod shutdown;
+mod sockets;
+pub mod telemetry;
+
+pub use self::{config::Config, edge::Edge, exit::Refused, proxies::Proxies};
