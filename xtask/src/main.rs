@@ -1,2 +1,52 @@
-//! The tasks behind ./x.
-fn main() {}
+//! The tasks behind `./x`.
+
+mod report;
+mod server;
+mod test;
+
+use std::{
+    env,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+};
+
+const HELP: &str = "\
+Jiscord's tasks.
+
+  ./x run [ARGS]      build the all-in-one and run it; its data lies in ./data. Ctrl-C stops it.
+                      ARGS go to it: ./x run user create --help
+  ./x test            everything that must hold: format, lints, tests, docs, features, oldest Rust, examples.
+                      Sets up what it needs and stops what it started. Under CI=true nothing may be skipped.
+  ./x bench fanout    deliveries per second of server CPU, beside a minimal program (release build)
+  ./x help            this
+";
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let task = args.next().unwrap_or_else(|| "help".to_owned());
+    match task.as_str() {
+        "run" => become_program(cargo().args(["run", "-p", "jiscord", "--"]).args(args)),
+        "test" => test::run(),
+        "bench" => become_program(cargo().args(["run", "--release", "-p", "jiscord-bench", "--"]).args(args)),
+        "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        unknown => {
+            eprint!("x: no task {unknown:?}\n\n{HELP}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The cargo that runs this.
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Goes on as that program, so that signals reach it and its exit code is ours.
+fn become_program(command: &mut Command) -> ExitCode {
+    let error = command.exec();
+    eprintln!("x: {command:?}: {error}");
+    ExitCode::FAILURE
+}

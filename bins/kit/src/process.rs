@@ -17,7 +17,7 @@ pub fn harden() {
 /// Raises the limit of open files as far as it goes, and says how many there may be now; `None`: any number.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit.clone() };
+    let raised = Rlimit { current: limit.maximum, ..limit };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current, // macOS has a lower bound of its own

@@ -1,0 +1,130 @@
+//! `./x test`: everything that must hold. What fails most often comes first.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use serde_json::Value;
+
+use crate::{
+    cargo,
+    report::{Outcome, Report, Stop, done, failed, works},
+    server::{Server, plain},
+};
+
+const WASM: &str = "wasm32-unknown-unknown";
+
+pub(crate) fn run() -> ExitCode {
+    let mut report = Report::default();
+    let mut workspace = None;
+    report.step("workspace", || {
+        workspace = Some(Workspace::read()?);
+        Ok(())
+    });
+    if let Some(workspace) = workspace {
+        report.step("format", || {
+            component("fmt", "rustfmt")?;
+            done(cargo().args(["fmt", "--all", "--check"]))
+        });
+        report.step("lints", || {
+            component("clippy", "clippy")?;
+            done(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        });
+        // All targets in one graph, so that programs, tests and examples share what they are built of.
+        report.step("build", || done(cargo().args(["build", "--workspace", "--all-targets"])));
+        report.step("tests", || done(cargo().args(["test", "--workspace", "--no-fail-fast"])));
+        report.step("examples", || examples(&workspace));
+        report.step("docs", || done(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")));
+        report.step("wasm", wasm);
+        report.step("features", || features(&workspace));
+        report.step("oldest Rust", || oldest_rust(&workspace));
+    }
+    report.finish()
+}
+
+/// What `cargo metadata` says.
+struct Workspace {
+    target: PathBuf,
+    rust: String,
+    /// The crates to publish, with their features.
+    crates: Vec<(String, Vec<String>)>,
+}
+
+impl Workspace {
+    fn read() -> Result<Self, Stop> {
+        let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output();
+        let output = output.map_err(|error| Stop::Failed(error.to_string()))?;
+        Self::parse(&output.stdout).ok_or_else(|| Stop::Failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
+    fn parse(metadata: &[u8]) -> Option<Self> {
+        let metadata: Value = serde_json::from_slice(metadata).ok()?;
+        let packages = metadata["packages"].as_array()?;
+        // `publish` is null for what may be published anywhere, and an empty list for what may not.
+        let crates = packages.iter().filter(|package| package["publish"].is_null()).map(|package| {
+            let features = package["features"].as_object()?.keys().cloned().collect();
+            Some((package["name"].as_str()?.to_owned(), features))
+        });
+        Some(Self {
+            target: metadata["target_directory"].as_str()?.into(),
+            rust: packages.first()?["rust_version"].as_str()?.to_owned(),
+            crates: crates.collect::<Option<_>>()?,
+        })
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        self.target.join("debug").join(name)
+    }
+}
+
+/// Each crate builds with no feature, and with each alone.
+fn features(workspace: &Workspace) -> Outcome {
+    for (name, features) in &workspace.crates {
+        done(cargo().args(["check", "-p", name, "--no-default-features"]))?;
+        for feature in features {
+            done(cargo().args(["check", "-p", name, "--no-default-features", "--features", feature]))?;
+        }
+    }
+    Ok(())
+}
+
+fn wasm() -> Outcome {
+    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]).output();
+    let there = libraries.is_ok_and(|out| PathBuf::from(String::from_utf8_lossy(&out.stdout).trim()).exists());
+    if !there {
+        rustup(&["target", "add", WASM])?;
+    }
+    done(cargo().args(["check", "-p", "jiscord-core", "--target", WASM]))
+}
+
+fn oldest_rust(workspace: &Workspace) -> Outcome {
+    let rust = &workspace.rust;
+    if !works(Command::new("rustup").args(["run", rust, "cargo", "--version"])) {
+        rustup(&["toolchain", "install", rust, "--profile", "minimal", "--no-self-update"])?;
+    }
+    done(Command::new("rustup").args(["run", rust, "cargo", "check", "--workspace"]))
+}
+
+/// Each example runs against a server of its own and ends by itself.
+fn examples(workspace: &Workspace) -> Outcome {
+    let server = Server::start(&workspace.program("jiscord"))?;
+    for name in ["two-bots-talking"] {
+        done(plain(&workspace.program(name)).env("JISCORD_URL", &server.url))?;
+    }
+    server.stop()
+}
+
+fn component(command: &str, name: &str) -> Outcome {
+    if works(cargo().args([command, "--version"])) { Ok(()) } else { rustup(&["component", "add", name]) }
+}
+
+fn rustup(args: &[&str]) -> Outcome {
+    if !works(Command::new("rustup").arg("--version")) {
+        return Err(Stop::Skipped(format!("this Rust is not rustup's; with it: rustup {}", args.join(" "))));
+    }
+    match done(Command::new("rustup").args(args)) {
+        Err(Stop::Failed(why)) => failed(why),
+        other => other,
+    }
+}
