@@ -1,1 +1,10 @@
 #![doc = include_str!("../README.md")]
+
+pub mod accounts;
+pub mod chat;
+pub mod http;
+pub mod limits;
+pub mod passwords;
+pub mod tokens;
+
+pub use self::{accounts::Accounts, chat::Chat, limits::Limits, tokens::Jwt};

@@ -1,0 +1,105 @@
+//! auth-service: register, login, and whose a token is.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json, Router,
+    extract::{FromRequest, Request, State},
+    http::StatusCode,
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+    routing::MethodRouter,
+};
+use jiscord_core::{
+    backend::{Identity, TokenVerifier},
+    http::{ClientAddr, LoggedIn, RegisterBody, Registered, UserRow, Verified},
+};
+use serde::Deserialize;
+
+use super::{Access, Answer, Body, Settings, alive, authorization, count_address, finish, health, unauthorized};
+use crate::{accounts::Accounts, limits::Limiter};
+
+#[derive(Clone)]
+struct App {
+    accounts: Arc<Accounts>,
+    callers: Arc<Limiter>,
+    logins: Arc<Limiter>,
+}
+
+routes! {
+    App;
+    GET "/health" Open => ready;
+    GET "/health/live" Open => alive;
+    GET "/health/ready" Open => ready;
+    POST "/register" Open => register;
+    POST "/login" Open => login;
+    GET "/me" Credentials => me;
+    POST "/verify-token" Credentials => verify_token;
+}
+
+/// The router of auth-service. Rate limits by address work where the host puts [`ClientAddr`] into requests.
+pub fn router(accounts: Arc<Accounts>, settings: Settings) -> Router {
+    let (settings, limits) = (Arc::new(settings.clone()), &settings.limits);
+    let app = App {
+        accounts,
+        callers: Arc::new(Limiter::new(limits.caller, limits.rate_keys)),
+        logins: Arc::new(Limiter::new(limits.login, limits.rate_keys)),
+    };
+    finish(routes(&app), app, &settings)
+}
+
+fn guarded(app: &App, access: Access, route: MethodRouter<App>) -> MethodRouter<App> {
+    match access {
+        Access::Open => route,
+        Access::Credentials => route.route_layer(from_fn_with_state(app.clone(), admit)),
+    }
+}
+
+/// Lets in whoever has a good token, and tells the handler who it is.
+async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Answer<Response> {
+    let who = match authorization(request.headers())? {
+        Some((scheme, token)) if scheme == "bearer" => app.accounts.verify_token(token).await,
+        _ => Err(unauthorized()),
+    };
+    match &who {
+        Ok(who) => app.callers.count(who.user_id)?,
+        Err(_) => count_address(&app.callers, request.extensions().get())?,
+    }
+    request.extensions_mut().insert(who?);
+    Ok(next.run(request).await)
+}
+
+async fn ready(State(app): State<App>) -> Answer<Json<serde_json::Value>> {
+    health(app.accounts.ready()).await
+}
+
+async fn register(State(app): State<App>, request: Request) -> Answer<(StatusCode, Json<Registered>)> {
+    count_address(&app.logins, request.extensions().get())?;
+    let answer = async {
+        let Body(body) = Body::<RegisterBody>::from_request(request, &()).await?;
+        Ok((StatusCode::CREATED, Json(app.accounts.register(body).await?)))
+    };
+    app.accounts.not_sooner(answer).await
+}
+
+/// A missing field is no other answer than a wrong one.
+#[derive(Deserialize)]
+struct Login {
+    #[serde(default)]
+    email: Option<String>,
+    #[serde(default)]
+    password: Option<String>,
+}
+
+async fn login(State(app): State<App>, addr: Option<Extension<ClientAddr>>, Body(body): Body<Login>) -> Answer<Json<LoggedIn>> {
+    count_address(&app.logins, addr.as_deref())?;
+    Ok(Json(app.accounts.login(body.email.as_deref(), body.password.as_deref()).await?))
+}
+
+async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answer<Json<UserRow>> {
+    Ok(Json(app.accounts.me(&who).await?))
+}
+
+async fn verify_token(Extension(who): Extension<Identity>) -> Json<Verified> {
+    Json(Verified { sub: who.user_id, username: who.username })
+}
