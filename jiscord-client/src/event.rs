@@ -1,0 +1,323 @@
+//! What happens, and the stream in which it is told.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use futures_util::Stream;
+use jiscord_core::{
+    ServerFrame,
+    frame::{ChannelDelete, ErrorFrame, GuildCreate, GuildDelete, MemberRemove, Ready, Resync, Typing},
+    model::{Channel, Member, Message},
+};
+use tokio::sync::Notify;
+
+use crate::error::{Error, Result};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A session began: the first, or one after the connection was lost. What happened in between is in the channels'
+    /// history ([`crate::Http::messages`] with `after`), not in this stream.
+    Ready(Ready),
+    /// What was kept of these topics may be stale; read it again.
+    Resync(Resync),
+    /// A message was written, perhaps by this client.
+    MessageCreate(Message),
+    /// Somebody types, perhaps this client.
+    Typing(Typing),
+    /// This user created or joined a guild.
+    GuildCreate(GuildCreate),
+    /// This user left a guild or was removed from it, or it was deleted.
+    GuildDelete(GuildDelete),
+    /// Somebody joined a guild.
+    MemberAdd(Member),
+    /// Somebody left a guild.
+    MemberRemove(MemberRemove),
+    /// A channel came, or came into sight.
+    ChannelCreate(Channel),
+    /// A channel went, or went out of sight.
+    ChannelDelete(ChannelDelete),
+    /// A command that nobody waits for failed, such as typing in a channel that is not there.
+    CommandFailed(ErrorFrame),
+}
+
+impl Event {
+    /// `None` for a frame that is about the connection, not about what happened.
+    pub(crate) fn from_frame(frame: ServerFrame) -> Option<Self> {
+        Some(match frame {
+            ServerFrame::Ready(ready) => Self::Ready(ready),
+            ServerFrame::Resync(resync) => Self::Resync(resync),
+            ServerFrame::MessageCreate(message) => Self::MessageCreate(message),
+            ServerFrame::Typing(typing) => Self::Typing(typing),
+            ServerFrame::GuildCreate(guild) => Self::GuildCreate(guild),
+            ServerFrame::GuildDelete(guild) => Self::GuildDelete(guild),
+            ServerFrame::MemberAdd(member) => Self::MemberAdd(member),
+            ServerFrame::MemberRemove(member) => Self::MemberRemove(member),
+            ServerFrame::ChannelCreate(channel) => Self::ChannelCreate(channel),
+            ServerFrame::ChannelDelete(channel) => Self::ChannelDelete(channel),
+            ServerFrame::Error(error) => Self::CommandFailed(error),
+            _ => return None,
+        })
+    }
+}
+
+/// What happens, in order. Made by [`Client::events`](crate::Client::events).
+///
+/// An `Err` tells of one event that was not understood and skipped. [`Error::Unauthorized`] and [`Error::Evicted`] are the last
+/// item: the client will not come back by itself. After [`Client::close`](crate::Client::close) the stream just ends.
+#[must_use = "events are told to who asks for the next one"]
+pub struct Events {
+    queue: Queue,
+    turn: u64,
+}
+
+impl Events {
+    /// The next event; `None` when there will be no more.
+    pub async fn next(&mut self) -> Option<Result<Event>> {
+        poll_fn(|cx| self.queue.poll(self.turn, cx)).await
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<Event>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.queue.poll(self.turn, cx)
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.queue.leave(self.turn);
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// Between the connection and the stream. Counted in the bytes of the frames, since events differ much in size.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    drained: Notify,
+    /// From so many bytes on the connection should not be read.
+    full: usize,
+}
+
+struct State {
+    items: VecDeque<(Result<Event>, usize)>,
+    bytes: usize,
+    listener: Listener,
+    turns: u64,
+    waker: Option<Waker>,
+    ended: bool,
+}
+
+#[derive(PartialEq)]
+enum Listener {
+    /// Nobody has asked yet; what happens is kept for the first who does.
+    Awaited,
+    /// The stream of this turn.
+    Here(u64),
+    /// Nobody listens; what happens is not kept.
+    None,
+}
+
+impl Queue {
+    /// How far beyond `full` it grows while the connection is read for the sake of answers.
+    const STRETCH: usize = 8;
+
+    pub(crate) fn new(full: usize) -> Self {
+        let state = State { items: VecDeque::new(), bytes: 0, listener: Listener::Awaited, turns: 0, waker: None, ended: false };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), drained: Notify::new(), full: full.max(1) }) }
+    }
+
+    /// The stream; an earlier one ends.
+    pub(crate) fn listen(&self) -> Events {
+        let mut state = self.state();
+        state.turns += 1;
+        state.listener = Listener::Here(state.turns);
+        state.wake();
+        Events { queue: self.clone(), turn: state.turns }
+    }
+
+    /// Adds an event whose frame had `bytes`. False if there is far too much already.
+    pub(crate) fn push(&self, event: Result<Event>, bytes: usize) -> bool {
+        let mut state = self.state();
+        if state.listener == Listener::Awaited && state.bytes >= self.shared.full {
+            // A program that only sends must not be slowed down by what it does not want to hear.
+            state.listener = Listener::None;
+            state.clear();
+        }
+        if state.listener == Listener::None || state.ended {
+            return true;
+        }
+        if state.bytes >= self.shared.full * Self::STRETCH {
+            return false;
+        }
+        state.bytes += bytes;
+        state.items.push_back((event, bytes));
+        state.wake();
+        true
+    }
+
+    /// Whether more may be read from the connection.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.state();
+        !matches!(state.listener, Listener::Here(_)) || state.bytes < self.shared.full
+    }
+
+    /// Returns when there may be room again.
+    pub(crate) async fn drained(&self) {
+        self.shared.drained.notified().await;
+    }
+
+    /// Ends the stream behind what is in it, with an error if there is one.
+    pub(crate) fn end(&self, error: Option<Error>) {
+        let mut state = self.state();
+        state.ended = true;
+        if let Some(error) = error {
+            state.items.push_back((Err(error), 0));
+        }
+        state.wake();
+    }
+
+    fn poll(&self, turn: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Event>>> {
+        let mut state = self.state();
+        if state.listener != Listener::Here(turn) {
+            return Poll::Ready(None);
+        }
+        if let Some((event, bytes)) = state.items.pop_front() {
+            state.bytes -= bytes;
+            if state.bytes < self.shared.full {
+                self.shared.drained.notify_one();
+            }
+            return Poll::Ready(Some(event));
+        }
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn leave(&self, turn: u64) {
+        let mut state = self.state();
+        if state.listener == Listener::Here(turn) {
+            state.listener = Listener::None;
+            state.clear();
+            self.shared.drained.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of others runs under the lock, and each step leaves a whole state.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn clear(&mut self) {
+        self.items.clear();
+        self.bytes = 0;
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use jiscord_core::frame::Resync;
+
+    use super::*;
+
+    fn event(epoch: &str) -> Result<Event> {
+        Ok(Event::Resync(Resync { topics: None, epoch: epoch.into() }))
+    }
+
+    /// The epochs of what waits in the stream now.
+    fn heard(events: &mut Events) -> Vec<String> {
+        let mut heard = Vec::new();
+        while let Some(Some(Ok(Event::Resync(resync)))) = events.next().now_or_never() {
+            heard.push(resync.epoch);
+        }
+        heard
+    }
+
+    #[test]
+    fn events_wait_for_the_first_listener() {
+        let queue = Queue::new(100);
+        queue.push(event("a"), 10);
+        let mut events = queue.listen();
+        queue.push(event("b"), 10);
+        assert_eq!(heard(&mut events), ["a", "b"]);
+    }
+
+    #[test]
+    fn who_never_listens_is_not_kept_waiting() {
+        let queue = Queue::new(100);
+        for _ in 0..1_000 {
+            assert!(queue.push(event("a"), 10));
+            assert!(queue.has_room());
+        }
+        let mut events = queue.listen();
+        queue.push(event("b"), 10);
+        assert_eq!(heard(&mut events), ["b"]);
+    }
+
+    #[test]
+    fn a_full_queue_has_no_room_and_later_no_patience() {
+        let queue = Queue::new(100);
+        let mut events = queue.listen();
+        for at in 0..80 {
+            assert_eq!(queue.has_room(), at < 10);
+            assert!(queue.push(event("a"), 10));
+        }
+        assert!(!queue.push(event("a"), 10));
+        assert_eq!(heard(&mut events).len(), 80);
+        assert!(queue.has_room());
+        assert!(queue.drained().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_new_listener_takes_over_what_waits() {
+        let queue = Queue::new(100);
+        let mut first = queue.listen();
+        queue.push(event("a"), 10);
+        let mut second = queue.listen();
+        assert!(first.next().now_or_never().unwrap().is_none());
+        drop(first);
+        assert_eq!(heard(&mut second), ["a"]);
+    }
+
+    #[test]
+    fn the_reason_of_the_end_comes_last_and_waits_for_who_asks_late() {
+        let queue = Queue::new(100);
+        queue.push(event("a"), 10);
+        queue.end(Some(Error::Evicted));
+        queue.push(event("b"), 10);
+        let mut events = queue.listen();
+        assert!(matches!(events.next().now_or_never(), Some(Some(Ok(_)))));
+        assert!(matches!(events.next().now_or_never(), Some(Some(Err(Error::Evicted)))));
+        assert!(matches!(events.next().now_or_never(), Some(None)));
+    }
+}

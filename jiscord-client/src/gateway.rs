@@ -1,0 +1,495 @@
+//! The connection to the gateway: one task that comes back until it is told not to.
+//!
+//! ```text
+//! dial ──► HELLO ──► IDENTIFY ──► READY ──► live ──► cut ──► wait, longer each time ──► dial
+//!                                            └─────────────► stop: bad token, evicted, closed
+//! ```
+//!
+//! Whatever it waits for, it takes commands and keeps their deadlines meanwhile.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use jiscord_core::{
+    ChannelId, ClientFrame, Placed, Position, ServerFrame,
+    frame::{CloseCode, FrameError, Identify, Intents, Ready, TypingStart},
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    select,
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+};
+use url::Url;
+
+use crate::{
+    error::{Error, Result, Source},
+    event::{Event, Queue},
+    outbox::{Draft, Outbox},
+    sys::{self, Incoming, Instant, Reader, Writer},
+};
+
+/// How long closing may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// A session that lived so long was a good one: the next wait is short again.
+const STEADY: Duration = Duration::from_secs(30);
+/// The longest time the server can send us away for.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// What the handles ask of the task.
+pub(crate) enum Command {
+    Send(Draft),
+    /// Dropped where there is no connection: it does not last.
+    Typing(ChannelId, OwnedSemaphorePermit),
+    Close,
+}
+
+/// How to connect, and how patiently.
+pub(crate) struct Settings {
+    pub(crate) gateway: Url,
+    pub(crate) token: SecretString,
+    pub(crate) device: Option<String>,
+    pub(crate) intents: Option<Intents>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) backoff: Backoff,
+}
+
+/// Waits that double, up to a bound, and are spread at random so that clients do not come back all at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) most: Duration,
+}
+
+impl Backoff {
+    /// The longest wait before try number `tries`, counted from 0.
+    fn bound(self, tries: u32) -> Duration {
+        self.first.saturating_mul(1 << tries.min(16)).min(self.most)
+    }
+
+    fn wait(self, tries: u32) -> Duration {
+        // Half is certain, half is spread: zero waits would hammer a server that refuses at once.
+        let half = self.bound(tries) / 2;
+        half + sys::random_below(half)
+    }
+}
+
+/// Why there is no session any more.
+enum Cut {
+    /// For good.
+    Stop(Error),
+    /// Come back, after at least so long.
+    Lost(Source, Duration),
+}
+
+impl Cut {
+    fn lost(why: impl Into<Source>) -> Self {
+        Self::Lost(why.into(), Duration::ZERO)
+    }
+
+    fn closed(code: Option<u16>) -> Self {
+        match code.and_then(CloseCode::from_code) {
+            Some(CloseCode::BadToken) => Self::Stop(Error::Unauthorized("the gateway refused the token".into())),
+            Some(CloseCode::Evicted) => Self::Stop(Error::Evicted),
+            Some(known) => Self::lost(format!("closed by the server: {} ({})", known.reason(), known.code())),
+            None => Self::lost(code.map_or("closed by the server".into(), |code| format!("closed by the server ({code})"))),
+        }
+    }
+}
+
+/// The log's name and the last place in it that was told.
+#[derive(Default)]
+struct Place {
+    epoch: String,
+    p: Position,
+}
+
+impl Place {
+    /// Keeps up with a frame; false if it stands where it cannot.
+    fn pass(&mut self, frame: &Placed) -> bool {
+        let Some(p) = frame.p else { return true };
+        let grows = match &frame.frame {
+            ServerFrame::Ready(Ready { epoch, .. }) => {
+                self.epoch.clone_from(epoch);
+                true
+            }
+            ServerFrame::Resync(resync) => {
+                self.epoch.clone_from(&resync.epoch);
+                true
+            }
+            // Says up to where everything was sent, which may be where we are.
+            ServerFrame::HeartbeatAck(()) | ServerFrame::Resumed(_) => p >= self.p,
+            _ => p > self.p,
+        };
+        self.p = p;
+        grows
+    }
+}
+
+/// The beats of one connection.
+struct Heart {
+    interval: Duration,
+    next: Instant,
+    /// A beat was not acknowledged yet.
+    owed: bool,
+    /// Nothing was read for a while because the program is slow, so an acknowledgement may lie unread.
+    deaf: bool,
+    /// The acknowledgement is late, and this is its last chance.
+    late: bool,
+}
+
+impl Heart {
+    fn new(interval: Duration) -> Self {
+        let next = Instant::now() + sys::random_below(interval);
+        Self { interval, next, owed: false, deaf: false, late: false }
+    }
+
+    /// It is time. True to beat, false to wait on, an error if the server is dead.
+    fn beat(&mut self, now: Instant) -> Result<bool, Cut> {
+        if self.owed && !self.deaf {
+            if self.late {
+                return Err(Cut::lost("the server missed a heartbeat"));
+            }
+            // If this process itself was stopped for a while, the answer lies in the socket: read it first.
+            self.late = true;
+            self.next = now + (self.interval / 4).min(Duration::from_secs(5));
+            return Ok(false);
+        }
+        (self.owed, self.deaf, self.late) = (true, false, false);
+        self.next = now + self.interval;
+        Ok(true)
+    }
+
+    fn acknowledged(&mut self) {
+        self.owed = false;
+        if std::mem::take(&mut self.late) {
+            self.next = Instant::now();
+        }
+    }
+}
+
+/// The task.
+pub(crate) struct Gateway {
+    pub(crate) http: reqwest::Client,
+    pub(crate) settings: Settings,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) events: Queue,
+    /// Hears how the first attempt went, and where to read what READY told last.
+    pub(crate) first: Option<oneshot::Sender<Result<watch::Receiver<Ready>>>>,
+    pub(crate) ready: Option<watch::Sender<Ready>>,
+    pub(crate) outbox: Outbox,
+}
+
+impl Gateway {
+    /// Serves until all handles are gone, or the server says for good that this client is not wanted.
+    pub(crate) async fn run(mut self) {
+        let error = self.stay().await;
+        // No send can be added any more: who tries is told so.
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Send(draft) = command {
+                self.outbox.push(draft);
+            }
+        }
+        self.outbox.end(|| again(&error));
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Err(again(&error)));
+        }
+        self.events.end(match error {
+            Error::Closed => None,
+            error => Some(error),
+        });
+    }
+
+    /// Returns why it stays no longer.
+    async fn stay(&mut self) -> Error {
+        let mut tries = 0;
+        let mut place = Place::default();
+        loop {
+            let began = Instant::now();
+            let Err(cut) = self.session(&mut place).await;
+            self.outbox.disconnected();
+            let (why, least) = match cut {
+                Cut::Stop(error) => return error,
+                Cut::Lost(why, least) => (why, least.min(LONGEST_WAIT)),
+            };
+            if self.first.is_some() {
+                return Error::Unreachable(why);
+            }
+            if began.elapsed() >= STEADY {
+                tries = 0;
+            }
+            let wait = least + self.settings.backoff.wait(tries);
+            tries += 1;
+            tracing::info!(error = %why, ?wait, "gateway connection lost");
+            if let Err(Cut::Stop(error)) = self.meanwhile(sys::sleep(wait)).await {
+                return error;
+            }
+        }
+    }
+
+    /// One connection, from dialling to its end.
+    async fn session(&mut self, place: &mut Place) -> Result<Infallible, Cut> {
+        let patience = self.settings.connect_timeout;
+        let greeting = sys::timeout(patience, greet(self.http.clone(), self.settings.gateway.clone(), self.identify()));
+        let (writer, reader, interval, ready, size) =
+            self.meanwhile(greeting).await?.map_err(|_| Cut::lost("the gateway did not answer in time"))??;
+        place.pass(&ready);
+        if let ServerFrame::Ready(ready) = ready.frame {
+            tracing::debug!(session = %ready.session_id, "gateway session is ready");
+            let told = self.ready.get_or_insert_with(|| watch::Sender::new(ready.clone()));
+            told.send_replace(ready.clone());
+            if let Some(first) = self.first.take() {
+                let _ = first.send(Ok(told.subscribe()));
+            }
+            self.tell(Ok(Event::Ready(ready)), size)?;
+        }
+        self.live(writer, reader, interval, place).await
+    }
+
+    /// Runs a connection, and says goodbye if it is this side that ends it.
+    async fn live(&mut self, writer: Writer, reader: Reader, interval: Duration, place: &mut Place) -> Result<Infallible, Cut> {
+        let (texts, written) = mpsc::channel(16);
+        let mut writing = pin!(write(writer, written));
+        let Err(cut) = self.converse(&texts, writing.as_mut(), reader, interval, place).await;
+        if matches!(cut, Cut::Stop(Error::Closed)) {
+            drop(texts);
+            let _ = sys::timeout(FAREWELL, writing).await;
+        }
+        Err(cut)
+    }
+
+    /// Reads, writes and beats. Reading stops while the program is slow, unless an answer is awaited.
+    async fn converse(
+        &mut self,
+        texts: &mpsc::Sender<String>,
+        mut writing: Pin<&mut impl Future<Output = Source>>,
+        mut reader: Reader,
+        interval: Duration,
+        place: &mut Place,
+    ) -> Result<Infallible, Cut> {
+        let mut heart = Heart::new(interval);
+        loop {
+            let now = Instant::now();
+            let reads = self.events.has_room() || self.outbox.awaits_answer();
+            heart.deaf |= !reads;
+            let wakes_at = self.outbox.wakes_at(now).unwrap_or(heart.next);
+            select! {
+                incoming = reader.next(), if reads => match incoming {
+                    Incoming::Text(text) => self.hear(&text, place, &mut heart)?,
+                    Incoming::Other => tracing::debug!("skipped a frame that is no text"),
+                    Incoming::Closed(code) => return Err(Cut::closed(code)),
+                    Incoming::Lost(why) => return Err(Cut::lost(why)),
+                },
+                () = self.events.drained(), if !reads => {}
+                why = &mut writing => return Err(Cut::lost(why)),
+                Ok(room) = texts.reserve(), if self.outbox.has_next(now) => {
+                    if let Some(message) = self.outbox.next(now) {
+                        room.send(ClientFrame::SendMessage(message).encode());
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(Command::Send(draft)) => self.outbox.push(draft),
+                    Some(Command::Typing(channel_id, place)) => {
+                        drop(place);
+                        // Where the connection is that slow, typing is what may be lost.
+                        let _ = texts.try_send(ClientFrame::TypingStart(TypingStart { channel_id }).encode());
+                    }
+                    Some(Command::Close) | None => return Err(Cut::Stop(Error::Closed)),
+                },
+                () = sys::sleep_until(heart.next) => {
+                    if heart.beat(Instant::now())? {
+                        // If this does not fit, nothing gets through, and the missing answer will tell.
+                        let _ = texts.try_send(ClientFrame::Heartbeat(()).encode());
+                    }
+                }
+                () = sys::sleep_until(wakes_at) => {}
+            }
+            self.outbox.expire(Instant::now());
+        }
+    }
+
+    fn hear(&mut self, text: &str, place: &mut Place, heart: &mut Heart) -> Result<(), Cut> {
+        let frame = match Placed::read(text) {
+            Ok(frame) => frame,
+            Err(FrameError::UnknownOp(op)) => {
+                tracing::debug!(op, "skipped an event from a newer server");
+                return Ok(());
+            }
+            Err(error) => return self.tell(Err(Error::Protocol(error.into())), text.len()),
+        };
+        let before = place.p;
+        if !place.pass(&frame) {
+            tracing::warn!(op = frame.frame.op(), p = %place.p, %before, epoch = place.epoch, "events are out of order");
+        }
+        match frame.frame {
+            ServerFrame::HeartbeatAck(()) => heart.acknowledged(),
+            ServerFrame::MessageAck(ack) => self.outbox.acknowledge(ack),
+            ServerFrame::Error(error) => {
+                if let Some(error) = self.outbox.refuse(error, Instant::now()) {
+                    return self.tell(Ok(Event::CommandFailed(error)), text.len());
+                }
+            }
+            ServerFrame::Reconnect(reconnect) => {
+                return Err(Cut::Lost("the server is going away".into(), Duration::from_millis(reconnect.retry_after)));
+            }
+            ServerFrame::InvalidSession(()) => tracing::debug!("the session is over; the close code will say why"),
+            frame => {
+                if let Some(event) = Event::from_frame(frame) {
+                    return self.tell(Ok(event), text.len());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, event: Result<Event>, bytes: usize) -> Result<(), Cut> {
+        match self.events.push(event, bytes) {
+            true => Ok(()),
+            false => Err(Cut::lost("the program does not read its events")),
+        }
+    }
+
+    /// Awaits `work`, and takes commands and keeps deadlines meanwhile.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Cut> {
+        let mut work = pin!(work);
+        loop {
+            let wakes_at = self.outbox.wakes_at(Instant::now());
+            select! {
+                done = &mut work => return Ok(done),
+                command = self.commands.recv() => match command {
+                    Some(Command::Send(draft)) => self.outbox.push(draft),
+                    Some(Command::Typing(..)) => {}
+                    Some(Command::Close) | None => return Err(Cut::Stop(Error::Closed)),
+                },
+                () = async { sys::sleep_until(wakes_at.unwrap_or_else(Instant::now)).await }, if wakes_at.is_some() => {}
+            }
+            self.outbox.expire(Instant::now());
+        }
+    }
+
+    fn identify(&self) -> String {
+        let Settings { token, device, intents, .. } = &self.settings;
+        let identify = Identify { token: token.expose_secret().into(), device: device.clone(), intents: *intents };
+        ClientFrame::Identify(identify).encode()
+    }
+}
+
+/// Dials, waits for HELLO, identifies and waits for READY; with them the heartbeat's interval and READY's size.
+async fn greet(http: reqwest::Client, gateway: Url, identify: String) -> Result<(Writer, Reader, Duration, Placed, usize), Cut> {
+    let (mut writer, mut reader) = sys::connect(&http, &gateway).await.map_err(Cut::lost)?;
+    let (hello, _) = read_until(&mut reader, |frame| matches!(frame, ServerFrame::Hello(_))).await?;
+    let ServerFrame::Hello(hello) = hello.frame else { return Err(Cut::lost("no HELLO")) };
+    writer.send(identify).await.map_err(Cut::lost)?;
+    let (ready, size) = read_until(&mut reader, |frame| matches!(frame, ServerFrame::Ready(_))).await?;
+    // A server that says 0 would make us beat without end.
+    let interval = Duration::from_millis(hello.heartbeat_interval).max(Duration::from_millis(10));
+    Ok((writer, reader, interval, ready, size))
+}
+
+/// Reads on to the frame that is wanted.
+async fn read_until(reader: &mut Reader, wanted: impl Fn(&ServerFrame) -> bool) -> Result<(Placed, usize), Cut> {
+    loop {
+        match reader.next().await {
+            Incoming::Text(text) => match Placed::read(&text) {
+                Ok(frame) if wanted(&frame.frame) => return Ok((frame, text.len())),
+                Ok(frame) => tracing::debug!(op = frame.frame.op(), "skipped before READY"),
+                Err(FrameError::UnknownOp(op)) => tracing::debug!(op, "skipped before READY"),
+                Err(error) => return Err(Cut::lost(error)),
+            },
+            Incoming::Other => {}
+            Incoming::Closed(code) => return Err(Cut::closed(code)),
+            Incoming::Lost(why) => return Err(Cut::lost(why)),
+        }
+    }
+}
+
+/// Writes what it is given, closes when there will be no more, and says why it ended.
+async fn write(mut writer: Writer, mut texts: mpsc::Receiver<String>) -> Source {
+    while let Some(text) = texts.recv().await {
+        if let Err(why) = writer.send(text).await {
+            return why;
+        }
+    }
+    match writer.close().await {
+        Ok(()) => "closed".into(),
+        Err(why) => why,
+    }
+}
+
+/// The same ending for each who waits.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Unauthorized(why) => Error::Unauthorized(why.clone()),
+        Error::Evicted => Error::Evicted,
+        Error::Unreachable(why) => Error::Unreachable(why.to_string().into()),
+        _ => Error::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_bound() {
+        let backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) };
+        let bounds: Vec<_> = (0..7).map(|tries| backoff.bound(tries).as_secs()).collect();
+        assert_eq!(bounds, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(backoff.bound(u32::MAX).as_secs(), 30);
+        for tries in 0..10 {
+            let wait = backoff.wait(tries);
+            assert!(wait >= backoff.bound(tries) / 2 && wait <= backoff.bound(tries));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heart_beats_until_nothing_comes_back() {
+        let mut heart = Heart::new(Duration::from_secs(40));
+        let start = Instant::now();
+        assert!(heart.next < start + Duration::from_secs(40));
+        assert!(matches!(heart.beat(start), Ok(true)));
+        heart.acknowledged();
+        assert!(matches!(heart.beat(start), Ok(true)));
+        assert_eq!(heart.next, start + Duration::from_secs(40));
+        assert!(matches!(heart.beat(start), Ok(false)), "a last chance");
+        assert_eq!(heart.next, start + Duration::from_secs(5));
+        heart.acknowledged();
+        assert_eq!(heart.next, start, "the beat that was put off");
+        assert!(matches!(heart.beat(start), Ok(true)));
+        heart.deaf = true;
+        assert!(matches!(heart.beat(start), Ok(true)), "what was not read cannot be missed");
+        assert!(matches!(heart.beat(start), Ok(false)));
+        assert!(matches!(heart.beat(start), Err(Cut::Lost(..))));
+    }
+
+    #[test]
+    fn close_codes_say_whether_to_come_back() {
+        assert!(matches!(Cut::closed(Some(4004)), Cut::Stop(Error::Unauthorized(_))));
+        assert!(matches!(Cut::closed(Some(4010)), Cut::Stop(Error::Evicted)));
+        for code in [None, Some(1000), Some(1001), Some(1006), Some(1012), Some(1013), Some(4000), Some(4009), Some(4012)] {
+            assert!(matches!(Cut::closed(code), Cut::Lost(..)), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn places_grow_within_an_epoch() {
+        let ready = r#"{"op":"RESYNC","d":{"topics":null,"epoch":"e"},"p":7}"#;
+        let mut place = Place::default();
+        for (text, grows) in [
+            (ready, true),
+            (r#"{"op":"HEARTBEAT_ACK","d":null,"p":7}"#, true),
+            (r#"{"op":"HEARTBEAT_ACK","d":null}"#, true),
+            (r#"{"op":"RESUMED","d":{"replayed":0},"p":8}"#, true),
+            (r#"{"op":"GUILD_DELETE","d":{"guildId":"0f8fad5b-d9cb-469f-a165-70867728950e","rev":1},"p":8}"#, false),
+            (r#"{"op":"GUILD_DELETE","d":{"guildId":"0f8fad5b-d9cb-469f-a165-70867728950e","rev":1},"p":9}"#, true),
+            (r#"{"op":"HEARTBEAT_ACK","d":null,"p":8}"#, false),
+            (ready, true),
+        ] {
+            assert_eq!(place.pass(&Placed::read(text).unwrap()), grows, "{text}");
+        }
+    }
+}
