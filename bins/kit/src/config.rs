@@ -89,6 +89,10 @@ settings! {
     limit_login: NonZeroU32 = "JISCORD_LIMIT_LOGIN_PER_SECOND", "5", Number(least(1)..=least(100_000));
     /// Registrations and log-ins of one address at once.
     limit_login_burst: NonZeroU32 = "JISCORD_LIMIT_LOGIN_BURST", "50", Number(least(1)..=least(100_000));
+    /// The most guilds that a user can be in.
+    limit_guilds: usize = "JISCORD_LIMIT_GUILDS", "200", Number(1..=10_000);
+    /// The most channels that a guild can have.
+    limit_channels: usize = "JISCORD_LIMIT_CHANNELS", "500", Number(1..=10_000);
     /// How long a connection may wait with IDENTIFY, in milliseconds.
     limit_identify: Duration = "JISCORD_LIMIT_IDENTIFY_MS", "30000", Millis(100..=300_000);
     /// The most bytes of a message to the gateway.

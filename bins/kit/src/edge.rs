@@ -1,7 +1,8 @@
 //! Where the network begins: accepts sockets, bounds what they may do, and hands requests to a router.
 //!
 //! Bare hyper rather than `axum::serve`, since the bounds need it: seats by address, the client's own address behind
-//! proxies, slow heads and bodies, and an end that does not wait for ever.
+//! proxies, slow heads, and an end that does not wait for ever. Bodies are bounded by the routers, which know how large
+//! they may be.
 
 use std::{
     convert::Infallible,
@@ -10,7 +11,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -18,10 +19,9 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::Body,
     http::{HeaderValue, Request, Response, StatusCode, header},
 };
-use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiscord_core::{Code, Fault, http::ClientAddr};
@@ -30,7 +30,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     select,
-    time::{Instant, Sleep, sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -70,8 +70,6 @@ pub struct Limits {
     pub sockets_per_address: usize,
     /// How long a head may take, counted from the socket's opening or the last answer.
     pub head: Duration,
-    /// How long a body may take.
-    pub body: Duration,
     /// How long requests under way may take to end after a stop.
     pub drain: Duration,
 }
@@ -88,7 +86,6 @@ impl Limits {
             sockets: config.limit_sockets.min(files),
             sockets_per_address: config.limit_sockets_per_address,
             head: config.limit_head,
-            body: config.limit_body,
             drain: Duration::from_secs(10),
         }
     }
@@ -163,10 +160,10 @@ impl Edge {
                         peer,
                         behind_proxy,
                         proxies: self.proxies.clone(),
-                        body: self.limits.body,
                         requests: AtomicUsize::new(0),
                         sockets: sockets.clone(),
-                        seats: Seats { _own: seat, client: OnceLock::new() },
+                        _seat: seat,
+                        client_seat: OnceLock::new(),
                     });
                     tasks.spawn(serve_socket(stream, connection, router.clone(), self.limits.head, stop.clone(), end.clone()));
                 }
@@ -210,16 +207,11 @@ struct Connection {
     peer: IpAddr,
     behind_proxy: bool,
     proxies: Proxies,
-    body: Duration,
     requests: AtomicUsize,
     sockets: Arc<Sockets>,
-    seats: Seats,
-}
-
-/// What a socket takes up.
-struct Seats {
-    _own: Seat,
-    client: OnceLock<Seat>,
+    _seat: Seat,
+    /// Behind a proxy, that of whoever has upgraded.
+    client_seat: OnceLock<Seat>,
 }
 
 async fn serve_socket(
@@ -269,32 +261,27 @@ impl Connection {
             return response;
         }
         let client = self.proxies.client(self.peer, request.headers());
-        if self.behind_proxy && request.headers().contains_key(header::UPGRADE) && self.seats.client.get().is_none() {
+        let seat = if self.behind_proxy && request.headers().contains_key(header::UPGRADE) {
             match self.sockets.name(client) {
-                Ok(seat) => drop(self.seats.client.set(seat)),
+                Ok(seat) => Some(seat),
                 Err(_) => return refusal(Fault::new(Code::RATE_LIMITED, "too many connections from this address")),
             }
-        }
-        let late = Arc::new(AtomicBool::new(false));
-        let deadline = Instant::now() + self.body;
-        let mut request =
-            request.map(|body| Body::new(Timed { body, deadline: Box::pin(sleep_until(deadline)), late: late.clone() }));
+        } else {
+            None
+        };
+        let mut request = request.map(Body::new);
         request.extensions_mut().insert(ClientAddr(client));
 
         let Ok(mut response) = router.oneshot(request).await;
-        if late.load(Ordering::Relaxed) {
-            response = refusal(Fault::new(Code::TIMEOUT, "the request took too long to arrive"));
-            close(&mut response);
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(seat) = seat.filter(|_| upgraded) {
+            let _ = self.client_seat.set(seat);
         }
-        if self.requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            close(&mut response);
+        if self.requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS && !upgraded {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
-}
-
-fn close(response: &mut Response<Body>) {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn json(fault: &Fault) -> Vec<u8> {
@@ -310,37 +297,6 @@ pub fn refusal(fault: Fault) -> Response<Body> {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
     response
-}
-
-/// A body that must be there by a time.
-struct Timed {
-    body: Incoming,
-    deadline: Pin<Box<Sleep>>,
-    late: Arc<AtomicBool>,
-}
-
-impl http_body::Body for Timed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
-        }
-        if self.deadline.as_mut().poll(cx).is_ready() {
-            self.late.store(true, Ordering::Relaxed);
-            return Poll::Ready(Some(Err(axum::Error::new(io::Error::from(io::ErrorKind::TimedOut)))));
-        }
-        Poll::Pending
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 /// A stream that keeps its seats for as long as it is open, also when a WebSocket has taken it over.
