@@ -15,6 +15,8 @@ mod hub;
 mod service;
 #[cfg(feature = "server")]
 mod settings;
+#[cfg(all(test, feature = "server"))]
+mod tests;
 #[cfg(feature = "server")]
 mod wire;
 

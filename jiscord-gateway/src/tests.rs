@@ -1,0 +1,598 @@
+//! The gateway over in-memory pipes in paused time: timeouts are instant, and a pipe can be as narrow as a test wants.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::{SinkExt, StreamExt};
+use jiscord_core::{
+    ChannelId, Code, Event, EventId, Fault, GuildId, MessageId, ServerFrame, Topic, UserId,
+    backend::{Actor, Backend, GuildState, Identity, Membership, Sent, TokenVerifier},
+    event::EventLog,
+    fault::Result,
+    frame::{MemberRemove, SendMessage},
+    mint::IdSource,
+    model::{Channel, Guild, Member, Message, Rev, User},
+    time::{Clock, SystemClock},
+};
+use jiscord_store::memory::MemoryStore;
+use serde_json::{Value, json};
+use tokio::{io::DuplexStream, sync::watch};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message as Ws, protocol::Role},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{Settings, connection, hub::Hub, local::LocalBus};
+
+/// A backend whose guilds, members and moods a test sets. Tokens are the users' names.
+struct Fake {
+    log: Arc<MemoryStore>,
+    rows: Mutex<Rows>,
+    /// Calls that load wait while this is false.
+    open: watch::Sender<bool>,
+    /// Messages wait while this is false.
+    storing: watch::Sender<bool>,
+    verifying: Mutex<Option<Code>>,
+}
+
+#[derive(Default)]
+struct Rows {
+    users: HashMap<String, UserId>,
+    guilds: HashMap<GuildId, GuildState>,
+    members: HashMap<UserId, HashMap<GuildId, Rev>>,
+    rev: Rev,
+}
+
+impl Fake {
+    fn user(&self, name: &str) -> UserId {
+        *self.rows.lock().unwrap().users.entry(name.into()).or_insert_with(|| UserId::new(Uuid::new_v4()))
+    }
+
+    fn mint(&self) -> Uuid {
+        IdSource::next(&*self.log)
+    }
+
+    fn guild(&self, members: &[&str]) -> (GuildId, ChannelId) {
+        let guild_id = GuildId::new(self.mint());
+        let channel = self.new_channel(guild_id);
+        let (created_at, rev) = (SystemClock.now(), guild_id.micros().unwrap());
+        let guild = Guild { guild_id, name: "guild".into(), created_at, rev, owner_id: None, visibility: None };
+        let channel_id = channel.channel_id;
+        self.rows.lock().unwrap().guilds.insert(guild_id, GuildState::new(guild, vec![channel]));
+        for name in members {
+            let user = self.user(name);
+            self.rows.lock().unwrap().members.entry(user).or_default().insert(guild_id, rev);
+        }
+        (guild_id, channel_id)
+    }
+
+    fn new_channel(&self, guild_id: GuildId) -> Channel {
+        let channel_id = ChannelId::new(self.mint());
+        let (created_at, rev) = (SystemClock.now(), channel_id.micros().unwrap());
+        Channel { channel_id, guild_id, name: "channel".into(), created_at, rev, last_message_id: None }
+    }
+
+    async fn tell(&self, topics: Vec<Topic>, channel: Option<ChannelId>, frame: ServerFrame) {
+        self.log.append(vec![Event::new(EventId::new(self.mint()), topics, channel, frame)]).await.unwrap();
+    }
+
+    async fn add_channel(&self, guild: GuildId) -> ChannelId {
+        let channel = self.new_channel(guild);
+        self.rows.lock().unwrap().guilds.get_mut(&guild).unwrap().channels.push(channel.clone());
+        let id = channel.channel_id;
+        self.tell(vec![Topic::Guild(guild)], Some(id), ServerFrame::ChannelCreate(channel)).await;
+        id
+    }
+
+    /// Grows with every change, as a store's `rev` does.
+    fn now(&self) -> Rev {
+        let mut rows = self.rows.lock().unwrap();
+        rows.rev = EventId::new(self.mint()).micros().unwrap().max(rows.rev + 1);
+        rows.rev
+    }
+
+    async fn join(&self, guild: GuildId, name: &str) {
+        let (user_id, rev) = (self.user(name), self.now());
+        self.rows.lock().unwrap().members.entry(user_id).or_default().insert(guild, rev);
+        let member = Member { guild_id: guild, user_id, username: Some(name.into()), joined_at: SystemClock.now(), rev };
+        self.tell(vec![Topic::Guild(guild), Topic::User(user_id)], None, ServerFrame::MemberAdd(member)).await;
+    }
+
+    async fn leave(&self, guild: GuildId, name: &str) {
+        let (user_id, rev) = (self.user(name), self.now());
+        self.rows.lock().unwrap().members.entry(user_id).or_default().remove(&guild);
+        let gone = MemberRemove { guild_id: guild, user_id, rev };
+        self.tell(vec![Topic::Guild(guild), Topic::User(user_id)], None, ServerFrame::MemberRemove(gone)).await;
+    }
+
+    async fn opened(&self) {
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl TokenVerifier for Fake {
+    async fn verify_token(&self, token: &str) -> Result<Identity> {
+        if let Some(code) = self.verifying.lock().unwrap().clone() {
+            return Err(Fault::new(code, "not now"));
+        }
+        let users = &self.rows.lock().unwrap().users;
+        let user = users.get(token).ok_or_else(|| Fault::new(Code::UNAUTHORIZED, "bad token"))?;
+        Ok(Identity::new(*user, token))
+    }
+}
+
+#[async_trait]
+impl Backend for Fake {
+    async fn user(&self, _: Actor, user_id: UserId) -> Result<User> {
+        Ok(User { user_id, username: "somebody".into(), email: Some("a@b.c".into()), created_at: None })
+    }
+
+    async fn memberships(&self, _: Actor, user: UserId) -> Result<Vec<Membership>> {
+        let memberships = {
+            let rows = self.rows.lock().unwrap();
+            let of = rows.members.get(&user).into_iter().flatten();
+            of.map(|(guild, rev)| Membership::new(rows.guilds[guild].guild.clone(), *rev)).collect()
+        };
+        // Read first, answered later: what happens meanwhile is not in it.
+        self.opened().await;
+        Ok(memberships)
+    }
+
+    async fn load_guild(&self, actor: Actor, guild: GuildId) -> Result<Option<GuildState>> {
+        assert_eq!(actor, Actor::System);
+        let state = self.rows.lock().unwrap().guilds.get(&guild).cloned();
+        self.opened().await;
+        Ok(state)
+    }
+
+    async fn send_message(&self, actor: Actor, message: SendMessage) -> Result<Sent> {
+        self.storing.subscribe().wait_for(|storing| *storing).await.unwrap();
+        let Actor::User(author_id) = actor else { panic!("a user sends") };
+        let guild = {
+            let rows = self.rows.lock().unwrap();
+            let has = |state: &&GuildState| state.channels.iter().any(|channel| channel.channel_id == message.channel_id);
+            let guild = rows.guilds.values().find(has).map(|state| state.guild.guild_id);
+            let of = rows.members.get(&author_id);
+            guild.filter(|guild| of.is_some_and(|of| of.contains_key(guild))).ok_or_else(|| Fault::not_found("channel"))?
+        };
+        let message_id = MessageId::new(self.mint());
+        let (created_at, rev) = (SystemClock.now(), message_id.micros().unwrap());
+        let message = Message {
+            message_id,
+            channel_id: message.channel_id,
+            author_id,
+            content: message.content,
+            created_at,
+            author: None,
+            rev,
+            nonce: message.nonce,
+            reply_to: None,
+        };
+        let event = Event::new(
+            EventId::new(message_id.uuid()),
+            vec![Topic::Guild(guild)],
+            Some(message.channel_id),
+            ServerFrame::MessageCreate(message.clone()),
+        );
+        self.log.append(vec![event.clone()]).await?;
+        Ok(Sent::new(message, vec![event], false))
+    }
+}
+
+struct World {
+    fake: Arc<Fake>,
+    hub: Arc<Hub>,
+    shutdown: CancellationToken,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    async fn with(mut settings: Settings) -> Self {
+        settings.dispatchers = 2;
+        let log = MemoryStore::new(Arc::new(SystemClock));
+        let fake = Arc::new(Fake {
+            log: log.clone(),
+            rows: Mutex::default(),
+            open: watch::Sender::new(true),
+            storing: watch::Sender::new(true),
+            verifying: Mutex::default(),
+        });
+        let hub = Hub::new(fake.clone(), LocalBus::start(log).await.unwrap(), settings);
+        tokio::spawn(hub.clone().line());
+        Self { fake, hub, shutdown: CancellationToken::new() }
+    }
+
+    /// A socket whose pipe holds so many bytes.
+    async fn socket(&self, pipe: usize) -> Client {
+        let (here, there) = tokio::io::duplex(pipe);
+        tokio::spawn(connection::serve(Box::new(there), self.hub.clone(), self.shutdown.clone()));
+        let mut client = Client(WebSocketStream::from_raw_socket(here, Role::Client, None).await);
+        assert_eq!(client.next().await, json!({"op": "HELLO", "d": {"heartbeat_interval": 45000}}));
+        client
+    }
+
+    async fn connect(&self, identify: Value) -> (Client, Value) {
+        let mut client = self.socket(1 << 16).await;
+        client.say(json!({"op": "IDENTIFY", "d": identify})).await;
+        let ready = client.next().await;
+        assert_eq!(ready["op"], "READY", "{ready}");
+        (client, ready)
+    }
+
+    async fn user(&self, name: &str) -> Client {
+        self.connect(json!({"token": name})).await.0
+    }
+}
+
+struct Client(WebSocketStream<DuplexStream>);
+
+impl Client {
+    async fn say(&mut self, frame: Value) {
+        self.0.send(Ws::text(frame.to_string())).await.unwrap();
+    }
+
+    async fn send(&mut self, channel: ChannelId, content: &str) {
+        self.say(json!({"op": "SEND_MESSAGE", "d": {"channelId": channel, "content": content}})).await;
+    }
+
+    async fn next(&mut self) -> Value {
+        match self.0.next().await.unwrap().unwrap() {
+            Ws::Text(text) => serde_json::from_str(&text).unwrap(),
+            other => panic!("a frame was expected, not {other:?}"),
+        }
+    }
+
+    /// The next frame of an op; others before it are a defect.
+    async fn hear(&mut self, op: &str) -> Value {
+        let frame = self.next().await;
+        assert_eq!(frame["op"], op, "{frame}");
+        frame
+    }
+
+    /// Everything up to the close, and its code (0: cut off).
+    async fn rest(&mut self) -> (Vec<String>, u16) {
+        let mut ops = Vec::new();
+        loop {
+            match self.0.next().await {
+                Some(Ok(Ws::Text(text))) => {
+                    ops.push(serde_json::from_str::<Value>(&text).unwrap()["op"].as_str().unwrap().to_owned());
+                }
+                Some(Ok(Ws::Close(frame))) => return (ops, frame.unwrap().code.into()),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return (ops, 0),
+            }
+        }
+    }
+
+    /// Asks for something that is answered, so that whatever came before it has been heard.
+    async fn hears_nothing(&mut self) {
+        self.say(json!({"op": "HEARTBEAT"})).await;
+        self.hear("HEARTBEAT_ACK").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_connection_ends_for_the_right_reason() {
+    let text = |value: Value| Ws::text(value.to_string());
+    let identify = || text(json!({"op": "IDENTIFY", "d": {"token": "ada"}}));
+    let cases: Vec<(&str, Vec<Ws>, Vec<&str>, u16)> = vec![
+        ("silence", vec![], vec![], 4003),
+        ("heartbeats only", vec![text(json!({"op": "HEARTBEAT", "d": 1}))], vec!["HEARTBEAT_ACK"], 4003),
+        ("no JSON", vec![Ws::text("hello")], vec![], 4002),
+        ("no op", vec![Ws::text("{}")], vec![], 4002),
+        ("binary", vec![Ws::binary(b"{}".as_slice())], vec![], 4002),
+        ("a command first", vec![text(json!({"op": "SEND_MESSAGE", "d": {}}))], vec![], 4003),
+        ("an unknown op first", vec![text(json!({"op": "DANCE"}))], vec![], 4003),
+        ("a bad IDENTIFY", vec![text(json!({"op": "IDENTIFY", "d": {"token": 1}})), identify()], vec!["ERROR", "READY"], 4009),
+        ("a bad device", vec![text(json!({"op": "IDENTIFY", "d": {"token": "ada", "device": ""}}))], vec!["ERROR"], 4003),
+        ("a bad token", vec![text(json!({"op": "IDENTIFY", "d": {"token": "eve"}}))], vec!["INVALID_SESSION"], 4004),
+        ("a frame too big before IDENTIFY", vec![text(json!({"op": "HEARTBEAT", "d": "x".repeat(5_000)}))], vec![], 1009),
+        ("a silent session", vec![identify()], vec!["READY"], 4009),
+        ("IDENTIFY twice", vec![identify(), identify()], vec!["READY"], 4005),
+        ("a frame too big", vec![identify(), text(json!({"op": "HEARTBEAT", "d": "x".repeat(70_000)}))], vec!["READY"], 1009),
+        ("binary in a session", vec![identify(), Ws::binary(b"x".as_slice())], vec!["READY"], 4002),
+        ("an unknown op", vec![identify(), text(json!({"op": "DANCE"}))], vec!["READY", "ERROR"], 4009),
+        ("a bad body", vec![identify(), text(json!({"op": "SEND_MESSAGE", "d": {"content": 1}}))], vec!["READY", "ERROR"], 4009),
+        ("a flood of pings", vec![Ws::Ping("x".into()); 11], vec![], 4008),
+        (
+            "RESUME",
+            vec![text(json!({"op": "RESUME", "d": {"token": "ada", "sessionId": Uuid::new_v4(), "epoch": "e", "after": 1}}))],
+            vec!["INVALID_SESSION"],
+            4012,
+        ),
+    ];
+    for (name, says, ops, code) in cases {
+        let world = World::new().await;
+        world.fake.user("ada");
+        let mut client = world.socket(1 << 17).await;
+        for say in says {
+            // A sink that waits for the READY of an IDENTIFY: what follows is said in a session.
+            client.0.send(say).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (heard, end) = client.rest().await;
+        assert_eq!((heard.iter().map(String::as_str).collect::<Vec<_>>(), end), (ops, code), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_called_bad_only_when_it_is() {
+    let world = World::new().await;
+    world.fake.user("ada");
+    *world.fake.verifying.lock().unwrap() = Some(Code::UNAVAILABLE);
+    let mut client = world.socket(1 << 16).await;
+    client.say(json!({"op": "IDENTIFY", "d": {"token": "ada"}})).await;
+    assert_eq!(client.rest().await, (vec![], 1013));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_commands_is_refused_and_then_closed() {
+    let world = World::new().await;
+    let (_, channel) = world.fake.guild(&["ada"]);
+    let mut client = world.user("ada").await;
+    for n in 0..250 {
+        let say = json!({"op": "TYPING_START", "d": {"channelId": channel, "n": n}});
+        if client.0.feed(Ws::text(say.to_string())).await.is_err() {
+            break;
+        }
+    }
+    let _ = client.0.flush().await;
+    let (ops, code) = client.rest().await;
+    assert_eq!(code, 4008);
+    assert_eq!(ops.iter().filter(|op| *op == "ERROR").count(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_heard_by_all_who_see_the_channel_under_one_position() {
+    let world = World::new().await;
+    let (_, channel) = world.fake.guild(&["ada", "bob"]);
+    world.fake.user("eve");
+    let (mut ada, mut bob, mut eve) = (world.user("ada").await, world.user("bob").await, world.user("eve").await);
+    ada.say(json!({"op": "SEND_MESSAGE", "d": {"channelId": channel, "content": "hi", "nonce": "n1"}})).await;
+    let (mut event, mut ack) = (ada.next().await, ada.next().await);
+    if event["op"] == "MESSAGE_ACK" {
+        std::mem::swap(&mut event, &mut ack);
+    }
+    assert_eq!((&ack["op"], &ack["d"]["nonce"]), (&json!("MESSAGE_ACK"), &json!("n1")));
+    assert_eq!(ack["d"]["messageId"], event["d"]["messageId"]);
+    assert_eq!(bob.hear("MESSAGE_CREATE").await, event);
+    assert!(event["p"].is_u64());
+    // A heartbeat's answer carries the position up to which everything was sent.
+    bob.say(json!({"op": "HEARTBEAT", "d": null})).await;
+    assert_eq!(bob.next().await, json!({"op": "HEARTBEAT_ACK", "d": null, "p": event["p"]}));
+    eve.hears_nothing().await;
+
+    // Typing is heard, the typer included, and has no position.
+    bob.say(json!({"op": "TYPING_START", "d": {"channelId": channel}})).await;
+    for client in [&mut ada, &mut bob] {
+        let typing = client.hear("TYPING").await;
+        assert_eq!((&typing["d"]["userId"], typing.get("p")), (&json!(world.fake.user("bob")), None));
+    }
+
+    // Who is not in the guild can neither write nor type there, and is told so.
+    eve.say(json!({"op": "SEND_MESSAGE", "d": {"channelId": channel, "content": "hi", "nonce": "n2"}})).await;
+    let error = eve.hear("ERROR").await;
+    assert_eq!(error["d"], json!({"code": "not_found", "message": "channel not found", "op": "SEND_MESSAGE", "nonce": "n2"}));
+    eve.say(json!({"op": "TYPING_START", "d": {"channelId": channel}})).await;
+    assert_eq!(eve.hear("ERROR").await["d"]["code"], "not_found");
+    ada.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_and_guilds_of_later_are_heard_without_a_reconnect() {
+    let world = World::new().await;
+    let (guild, first) = world.fake.guild(&["ada"]);
+    world.fake.user("bob");
+    let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
+
+    let second = world.fake.add_channel(guild).await;
+    assert_eq!(ada.hear("CHANNEL_CREATE").await["d"]["channelId"], json!(second));
+    bob.hears_nothing().await;
+
+    world.fake.join(guild, "bob").await;
+    let created = bob.hear("GUILD_CREATE").await;
+    let channels: Vec<_> = created["d"]["channels"].as_array().unwrap().iter().map(|c| c["channelId"].clone()).collect();
+    assert_eq!(channels, [json!(first), json!(second)]);
+    let added = ada.hear("MEMBER_ADD").await;
+    assert_eq!((&added["p"], &added["d"]["username"]), (&created["p"], &json!("bob")));
+
+    bob.send(second, "here").await;
+    assert_eq!(ada.hear("MESSAGE_CREATE").await, bob.hear("MESSAGE_CREATE").await);
+
+    world.fake.leave(guild, "bob").await;
+    assert_eq!(bob.hear("GUILD_DELETE").await["p"], ada.hear("MEMBER_REMOVE").await["p"]);
+    ada.send(second, "gone?").await;
+    ada.hear("MESSAGE_CREATE").await;
+    bob.hears_nothing().await;
+
+    // Back again: he hears it again.
+    world.fake.join(guild, "bob").await;
+    bob.hear("GUILD_CREATE").await;
+    ada.hear("MEMBER_ADD").await;
+    ada.send(first, "hello again").await;
+    bob.hear("MESSAGE_CREATE").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_while_a_session_begins_is_not_lost() {
+    let world = World::new().await;
+    let (left, _) = world.fake.guild(&["ada", "bob"]);
+    let (joined, there) = world.fake.guild(&["bob"]);
+    let (stays, here) = world.fake.guild(&["ada", "bob"]);
+    let mut bob = world.user("bob").await;
+
+    world.fake.open.send_replace(false);
+    let mut ada = world.socket(1 << 16).await;
+    ada.say(json!({"op": "IDENTIFY", "d": {"token": "ada"}})).await;
+    ada.0.flush().await.unwrap();
+    // Her guilds were read, but the answer is on its way.
+    while world.fake.open.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.fake.leave(left, "ada").await;
+    bob.hear("MEMBER_REMOVE").await;
+    world.fake.join(joined, "ada").await;
+    bob.hear("MEMBER_ADD").await;
+    let late = world.fake.add_channel(stays).await;
+    bob.hear("CHANNEL_CREATE").await;
+    world.fake.open.send_replace(true);
+
+    let ready = ada.hear("READY").await;
+    let guilds: Vec<_> = ready["d"]["guilds"].as_array().unwrap().iter().map(|guild| guild["guildId"].clone()).collect();
+    assert_eq!(guilds, [json!(joined), json!(stays)]);
+    for channel in [there, here, late] {
+        bob.send(channel, "to both").await;
+        bob.hear("MESSAGE_CREATE").await;
+        let heard = ada.hear("MESSAGE_CREATE").await;
+        assert!(heard["p"].as_u64() > ready["p"].as_u64());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guild_that_cannot_be_loaded_sends_its_joiner_back_to_the_door() {
+    let world = World::new().await;
+    let (guild, channel) = world.fake.guild(&["ada"]);
+    world.fake.user("bob");
+    let mut bob = world.user("bob").await;
+    world.fake.open.send_replace(false);
+    world.fake.join(guild, "bob").await;
+    // The line waits two seconds, not for ever.
+    assert_eq!(bob.rest().await, (vec![], 1013));
+    world.fake.open.send_replace(true);
+    let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
+    ada.send(channel, "welcome").await;
+    bob.hear("MESSAGE_CREATE").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_session_lives_on_each_device() {
+    let world = World::new().await;
+    let (_, channel) = world.fake.guild(&["ada"]);
+    let mut first = world.user("ada").await;
+    let (mut phone, _) = world.connect(json!({"token": "ada", "device": "phone"})).await;
+    let mut second = world.user("ada").await;
+    assert_eq!(first.rest().await, (vec!["INVALID_SESSION".into()], 4010));
+    second.send(channel, "still here").await;
+    second.hear("MESSAGE_CREATE").await;
+    phone.hear("MESSAGE_CREATE").await;
+
+    // The ninth device evicts the one that was silent longest: the phone, since the nameless one has spoken.
+    let mut others = Vec::new();
+    for n in 0..7 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        second.hears_nothing().await;
+        others.push(world.connect(json!({"token": "ada", "device": format!("d{n}")})).await.0);
+    }
+    assert_eq!(phone.rest().await, (vec!["INVALID_SESSION".into()], 4010));
+    second.hears_nothing().await;
+    for other in &mut others {
+        other.hears_nothing().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_told_what_it_has_the_intent_for() {
+    let world = World::new().await;
+    let (guild, channel) = world.fake.guild(&["ada", "bob"]);
+    let (mut ada, _) = world.connect(json!({"token": "ada", "intents": ["messages", "cosmic_rays"]})).await;
+    let mut bob = world.user("bob").await;
+    world.fake.add_channel(guild).await;
+    bob.hear("CHANNEL_CREATE").await;
+    bob.say(json!({"op": "TYPING_START", "d": {"channelId": channel}})).await;
+    bob.hear("TYPING").await;
+    bob.send(channel, "hi").await;
+    ada.hear("MESSAGE_CREATE").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_harms_only_itself() {
+    let mut settings = Settings::default();
+    settings.limits.queue = 20_000;
+    settings.limits.commands = std::num::NonZeroU32::MAX;
+    settings.limits.command_burst = std::num::NonZeroU32::MAX;
+    let world = World::with(settings).await;
+    let (_, channel) = world.fake.guild(&["ada", "bob"]);
+    let mut ada = world.user("ada").await;
+    let mut bob = world.socket(2_000).await;
+    bob.say(json!({"op": "IDENTIFY", "d": {"token": "bob"}})).await;
+    bob.hear("READY").await;
+    // Bob reads nothing. Ada hears herself all the while.
+    for n in 0..40 {
+        ada.send(channel, &format!("{n} {}", "x".repeat(1_000))).await;
+        ada.hear("MESSAGE_CREATE").await;
+    }
+    let (ops, code) = bob.rest().await;
+    assert!(ops.len() < 40 && ops.iter().all(|op| op == "MESSAGE_CREATE"), "{ops:?}");
+    assert!(code == 4011 || code == 0, "{code}");
+    ada.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_gets_everything_lasting_in_order() {
+    let mut settings = Settings::default();
+    settings.limits.commands = std::num::NonZeroU32::MAX;
+    settings.limits.command_burst = std::num::NonZeroU32::MAX;
+    let world = World::with(settings).await;
+    let (_, channel) = world.fake.guild(&["ada", "bob"]);
+    let mut ada = world.user("ada").await;
+    let mut bob = world.socket(700).await;
+    bob.say(json!({"op": "IDENTIFY", "d": {"token": "bob"}})).await;
+    bob.hear("READY").await;
+    for round in 0..3 {
+        for n in 0..100 {
+            ada.send(channel, &format!("{round} {n}")).await;
+            ada.hear("MESSAGE_CREATE").await;
+        }
+        ada.say(json!({"op": "TYPING_START", "d": {"channelId": channel}})).await;
+        ada.hear("TYPING").await;
+        for n in 0..100 {
+            assert_eq!(bob.hear("MESSAGE_CREATE").await["d"]["content"], format!("{round} {n}"));
+        }
+        // Typing was left out while he was behind. Now that he has caught up, he hears it.
+        bob.hears_nothing().await;
+        ada.say(json!({"op": "TYPING_START", "d": {"channelId": channel}})).await;
+        ada.hear("TYPING").await;
+        bob.hear("TYPING").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_down_finishes_commands_and_tells_everybody() {
+    let world = World::new().await;
+    let (_, channel) = world.fake.guild(&["ada", "bob"]);
+    let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
+    world.fake.storing.send_replace(false);
+    ada.say(json!({"op": "SEND_MESSAGE", "d": {"channelId": channel, "content": "last", "nonce": "n"}})).await;
+    while world.fake.storing.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.shutdown.cancel();
+    let (ops, code) = bob.rest().await;
+    assert_eq!((ops, code), (vec!["RECONNECT".into()], 1001));
+    world.fake.storing.send_replace(true);
+    let (ops, code) = ada.rest().await;
+    assert!(ops.contains(&"MESSAGE_ACK".into()) && ops.contains(&"RECONNECT".into()), "{ops:?}");
+    assert_eq!(code, 1001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_leaves_the_outcome_unknown() {
+    let world = World::new().await;
+    let (_, channel) = world.fake.guild(&["ada"]);
+    let mut ada = world.user("ada").await;
+    world.fake.storing.send_replace(false);
+    ada.say(json!({"op": "SEND_MESSAGE", "d": {"channelId": channel, "content": "?", "nonce": "n"}})).await;
+    let error = ada.hear("ERROR").await;
+    assert_eq!((&error["d"]["code"], &error["d"]["nonce"]), (&json!("outcome_unknown"), &json!("n")));
+    ada.hears_nothing().await;
+}
