@@ -1,4 +1,5 @@
 //! The gateway over in-memory pipes in paused time: timeouts are instant, and a pipe can be as narrow as a test wants.
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::{
     collections::HashMap,
