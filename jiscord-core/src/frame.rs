@@ -42,20 +42,32 @@ struct Envelope<'a> {
     op: Cow<'a, str>,
     #[serde(borrow, default)]
     d: Option<&'a RawValue>,
-    #[serde(default)]
-    p: Option<Position>,
+    #[serde(borrow, default)]
+    p: Option<&'a RawValue>,
 }
 
-impl Envelope<'_> {
+impl<'a> Envelope<'a> {
+    fn read(text: &'a str) -> Result<Self, FrameError> {
+        Ok(object(text)?)
+    }
+
     fn body<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
         let d = self.d.map_or("null", RawValue::get);
-        serde_json::from_str(d).map_err(|source| FrameError::Body { op: self.op.clone().into_owned(), source })
+        object(d).map_err(|source| FrameError::Body { op: self.op.clone().into_owned(), source })
     }
 
     fn unknown(&self) -> FrameError {
         // An op is a word; what is longer is not worth repeating.
         FrameError::UnknownOp(self.op.chars().take(64).collect())
     }
+}
+
+/// Reads an object. Serde by itself would also take an array of its fields.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
+    if text.trim_ascii_start().starts_with('[') {
+        return Err(serde::de::Error::custom("an object is wanted, not an array"));
+    }
+    serde_json::from_str(text)
 }
 
 /// What a client says.
@@ -78,7 +90,7 @@ pub enum ClientFrame {
 impl ClientFrame {
     /// Reads `op` first, then `d` as that op wants it: an op from the future is an error with a name, not a failed parse.
     pub fn read(text: &str) -> Result<Self, FrameError> {
-        let frame: Envelope<'_> = serde_json::from_str(text)?;
+        let frame = Envelope::read(text)?;
         Ok(match &*frame.op {
             "HEARTBEAT" => Self::Heartbeat(()),
             "IDENTIFY" => Self::Identify(frame.body()?),
@@ -283,7 +295,7 @@ pub struct Placed {
 impl Placed {
     /// Reads a frame of the gateway's.
     pub fn read(text: &str) -> Result<Self, FrameError> {
-        let frame: Envelope<'_> = serde_json::from_str(text)?;
+        let frame = Envelope::read(text)?;
         let said = match &*frame.op {
             "HELLO" => ServerFrame::Hello(frame.body()?),
             "HEARTBEAT_ACK" => ServerFrame::HeartbeatAck(()),
@@ -304,7 +316,8 @@ impl Placed {
             "CHANNEL_DELETE" => ServerFrame::ChannelDelete(frame.body()?),
             _ => return Err(frame.unknown()),
         };
-        Ok(said.at(frame.p))
+        let p = frame.p.map(|p| serde_json::from_str(p.get())).transpose()?;
+        Ok(said.at(p))
     }
 
     /// Its text on the wire.
