@@ -1,5 +1,7 @@
 //! The bytes on the wire are the contract: every frame and body is written as its golden file has it, and read back from it.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic like the test")]
+
 use std::{collections::BTreeSet, path::PathBuf};
 
 use jiscord_core::{
