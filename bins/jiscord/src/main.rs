@@ -1,2 +1,39 @@
-//! Jiscord, all in one process.
-fn main() {}
+//! Jiscord, all in one process: reads the configuration, joins store, api and gateway, serves until told to stop.
+
+mod cli;
+mod data;
+mod page;
+mod server;
+mod user;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use jiscord_bin_kit::{Config, exit, process, shutdown, telemetry};
+
+use crate::{
+    cli::{Cli, Command, UserCommand},
+    server::Server,
+};
+
+fn main() -> ExitCode {
+    process::harden();
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report("jiscord", error.as_ref()),
+    }
+}
+
+#[tokio::main]
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let config = Config::load()?; // reports every bad setting at once
+    telemetry::install(&config.log)?;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => {
+            let stop = shutdown::on_signal()?; // first, so that a stop during the start is heard
+            Server::start(&config).await?.serve(stop).await
+        }
+        Command::Migrate => data::migrate(&config).await,
+        Command::User(UserCommand::Create(new)) => user::create(&config, new).await,
+    }
+}

@@ -72,7 +72,7 @@ settings! {
     log: String = "JISCORD_LOG", "info", Filter;
 
     /// The most sockets at once; more are answered with 503. Also bounded by the limit of open files (ulimit -n).
-    limit_sockets: usize = "JISCORD_LIMIT_SOCKETS", "20000", Number(1..=1_000_000);
+    limit_sockets: usize = "JISCORD_LIMIT_SOCKETS", "10000", Number(1..=1_000_000);
     /// The most sockets of one address (IPv6: of one /64).
     limit_sockets_per_address: usize = "JISCORD_LIMIT_SOCKETS_PER_ADDRESS", "1000", Number(1..=1_000_000);
     /// How long a request's head may take, and how long a connection may idle between requests, in milliseconds.
