@@ -1,5 +1,6 @@
 //! The tasks behind `./x`.
 
+mod examples;
 mod report;
 mod server;
 mod test;

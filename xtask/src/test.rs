@@ -8,9 +8,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    cargo,
+    cargo, examples,
     report::{Outcome, Report, Stop, done, failed, works},
-    server::{Server, plain},
 };
 
 const WASM: &str = "wasm32-unknown-unknown";
@@ -34,7 +33,7 @@ pub(crate) fn run() -> ExitCode {
         // All targets in one graph, so that programs, tests and examples share what they are built of.
         report.step("build", || done(cargo().args(["build", "--workspace", "--all-targets"])));
         report.step("tests", || done(cargo().args(["test", "--workspace", "--no-fail-fast"])));
-        report.step("examples", || examples(&workspace));
+        report.step("examples", || examples::run(|name| workspace.program(name)));
         report.step("docs", || done(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")));
         report.step("wasm", wasm);
         report.step("features", || features(&workspace));
@@ -104,15 +103,6 @@ fn oldest_rust(workspace: &Workspace) -> Outcome {
         rustup(&["toolchain", "install", rust, "--profile", "minimal", "--no-self-update"])?;
     }
     done(Command::new("rustup").args(["run", rust, "cargo", "check", "--workspace"]))
-}
-
-/// Each example runs against a server of its own and ends by itself.
-fn examples(workspace: &Workspace) -> Outcome {
-    let server = Server::start(&workspace.program("jiscord"))?;
-    for name in ["two-bots-talking"] {
-        done(plain(&workspace.program(name)).env("JISCORD_URL", &server.url))?;
-    }
-    server.stop()
 }
 
 fn component(command: &str, name: &str) -> Outcome {
