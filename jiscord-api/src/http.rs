@@ -195,7 +195,14 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Answer<Bytes> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
-    Ok(serde_json::from_slice(bytes).map_err(|error| malformed(format!("not the JSON that is wanted: {error}")))?)
+    let unlike = |error| malformed(format!("not the JSON that is wanted: {error}"));
+    // Twice: a type skips unknown fields unseen, however deep they are nested, and reads arrays as well as objects; a
+    // `Value` does neither, but does not tell when a key comes twice.
+    let whole: serde_json::Value = serde_json::from_slice(bytes).map_err(unlike)?;
+    if !whole.is_object() {
+        return Err(malformed("the body must be a JSON object").into());
+    }
+    Ok(serde_json::from_slice(bytes).map_err(unlike)?)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
