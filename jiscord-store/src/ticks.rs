@@ -3,21 +3,11 @@
 use jiscord_core::{id::LAST_MS, model::Rev};
 
 /// Gives positions to events, and `rev`s to rows whose id says nothing about their age. Never steps back and never gives
-/// the same twice, so a `rev` of today is above every one of yesterday, whatever the wall clock did.
+/// the same twice, so a `rev` of today is above every one of yesterday, whatever the wall clock did. Holds the last one given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ticks(u64);
+pub(crate) struct Ticks(pub(crate) u64);
 
 impl Ticks {
-    /// Goes on after the last one given.
-    pub(crate) fn after(last: u64) -> Self {
-        Self(last)
-    }
-
-    /// The last one given.
-    pub(crate) fn last(self) -> u64 {
-        self.0
-    }
-
     /// `max(last + 1, now)`, with `now` in microseconds; held below 2^53, where snowflakes end anyway.
     pub(crate) fn next(&mut self, now: u64) -> u64 {
         self.0 = (self.0 + 1).max(now.min(LAST_MS * 1000));

@@ -28,6 +28,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -190,6 +191,7 @@ pub struct SqliteStore {
     place: Arc<Place>,
     minter: Arc<Minter>,
     head: watch::Sender<Position>,
+    ready: Arc<AtomicBool>,
 }
 
 impl SqliteStore {
@@ -207,6 +209,7 @@ impl SqliteStore {
         let (ending, ended) = watch::channel(());
         let readers = Arc::new(Readers::new(place.clone(), limits.readers, limits.waiting_reads));
         let epoch = log.epoch.clone();
+        let ready = Arc::new(AtomicBool::new(true));
         let writer = Writer {
             place: place.clone(),
             clock,
@@ -216,7 +219,8 @@ impl SqliteStore {
             seam,
             given: log.last,
             log,
-            unmoved: 0,
+            moved: 0,
+            ready: ready.clone(),
         };
         let thread = std::thread::Builder::new().name("jiscord-writer".into()).spawn(move || {
             let _ending = ending;
@@ -232,6 +236,7 @@ impl SqliteStore {
             place,
             minter,
             head,
+            ready,
         }))
     }
 
@@ -241,6 +246,11 @@ impl SqliteStore {
         let place = Place::lock(folder.as_ref())?;
         let mut db = place.writer().map_err(OpenError::sql)?;
         schema::migrate(&mut db, &SystemClock)
+    }
+
+    /// Whether writes are taken: false after a failure of the disk until the database is back, and once it is closed.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(SeqCst) && held(&self.queue).is_some()
     }
 
     /// Takes no more writes, finishes those that wait, then closes the database and lets go of the folder. What is asked

@@ -240,12 +240,14 @@ async fn while_the_disk_is_away_writes_are_refused_and_reads_go_on() {
     bench.fail(|step, _| if step == Step::Begun { Ok(()) } else { Err(io_error()) });
     assert!(matches!(Messages::create(store, message("hi", "1"), tell()).await, Err(Error::Unknown(_))));
     for _ in 0..20 {
+        assert!(!store.is_ready());
         let refused = Messages::create(store, message("hi", "1"), tell()).await;
         assert!(matches!(refused, Err(Error::Unavailable(_))), "nothing is begun, so nothing is unknown: {refused:?}");
     }
     assert_eq!(Messages::get(store, there.channel_id, there.message_id).await.unwrap(), Some(there));
     bench.fail(|_, _| Ok(()));
     assert!(!back(store, "1").await.repeated);
+    assert!(store.is_ready());
 }
 
 #[tokio::test]

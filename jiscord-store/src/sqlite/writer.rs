@@ -9,6 +9,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -41,8 +42,9 @@ use crate::{
 const GROUP: usize = 4_096;
 /// How much is forgotten in one go, so that no group waits long for it.
 const SLICE: u64 = 1_000;
-/// After so many jobs what is in the WAL is moved into the database. A lone one puts about six pages of 4 KiB there.
-const CHECKPOINT_EVERY: usize = 2_000;
+/// After so many changed rows what is in the WAL is moved into the database. A message is four of them, and written alone it
+/// puts about six pages of 4 KiB into the WAL.
+const CHECKPOINT_EVERY: u64 = 8_000;
 /// From so many pages in the WAL on (256 MiB), a checkpoint waits for readers to let go of it.
 const WAL_LONG: i64 = 65_536;
 
@@ -147,9 +149,9 @@ impl Write<'_> {
     }
 
     fn tick(&mut self, next: impl FnOnce(&mut Ticks, u64) -> u64) -> u64 {
-        let mut ticks = Ticks::after(self.log.last);
+        let mut ticks = Ticks(self.log.last);
         let tick = next(&mut ticks, self.now);
-        self.log.last = ticks.last();
+        self.log.last = ticks.0;
         tick
     }
 
@@ -292,8 +294,9 @@ pub(super) struct Writer {
     pub(super) log: Log,
     /// The last position or rev given, be it in a group that was lost: none is given twice.
     pub(super) given: u64,
-    /// Jobs since the last checkpoint.
-    pub(super) unmoved: usize,
+    /// How many rows this connection had changed at the last checkpoint.
+    pub(super) moved: u64,
+    pub(super) ready: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -335,11 +338,11 @@ impl Writer {
                 Some(db).filter(|db| well && (db.is_autocommit() || db.execute_batch("ROLLBACK").is_ok()))
             }
         };
-        self.unmoved += jobs.len();
+        self.ready.store(db.is_some(), SeqCst);
         for job in jobs {
             job.answer(lost.as_ref());
         }
-        db.filter(|db| self.unmoved < CHECKPOINT_EVERY || self.checkpoint(db))
+        db.filter(|db| db.total_changes() - self.moved < CHECKPOINT_EVERY || self.checkpoint(db))
     }
 
     /// Runs the jobs in one transaction; those that fail alone are undone alone.
@@ -381,8 +384,8 @@ impl Writer {
 
     /// Moves what is in the WAL into the database. False after an error of the disk.
     fn checkpoint(&mut self, db: &Connection) -> bool {
-        self.unmoved = 0;
-        let moved = checkpoint(db, "PASSIVE").and_then(|wal| {
+        self.moved = db.total_changes();
+        let done = checkpoint(db, "PASSIVE").and_then(|wal| {
             if wal.pages < WAL_LONG {
                 return Ok(());
             }
@@ -393,7 +396,7 @@ impl Writer {
             }
             Ok(())
         });
-        match moved {
+        match done {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(%error, "checkpoint failed");
@@ -428,6 +431,8 @@ impl Writer {
         // A group whose outcome was unknown may be in it after all.
         self.head.send_replace(Position(log.head));
         self.log = log;
+        self.moved = db.total_changes();
+        self.ready.store(true, SeqCst);
         Ok(db)
     }
 }
