@@ -13,3 +13,8 @@ mod sockets;
 pub mod telemetry;
 
 pub use self::{config::Config, edge::Edge, exit::Refused, proxies::Proxies};
+
+/// The examples in the project's README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
