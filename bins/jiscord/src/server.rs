@@ -31,7 +31,7 @@ use jiscord_bin_kit::{
     config::TrustUserHeader,
     edge::{self, refusal},
 };
-use jiscord_core::{Code, Fault, event::EventLog};
+use jiscord_core::{Code, Fault};
 use jiscord_gateway::{Gateway, LocalBus, Settings};
 use jiscord_store::{Store, sqlite::SqliteStore};
 use secrecy::ExposeSecret;
@@ -47,8 +47,6 @@ const PORT: u16 = 3000;
 const GOODBYE: Duration = Duration::from_secs(15);
 /// How long writes that wait may take to end.
 const LAST_WRITES: Duration = Duration::from_secs(8);
-/// How long a readiness check waits for the store.
-const READY: Duration = Duration::from_secs(2);
 
 /// A server that listens, but does not answer yet.
 pub(crate) struct Server {
@@ -157,11 +155,10 @@ fn gateway_settings(config: &Config) -> Settings {
 }
 
 /// `/health` and `/health/ready`: whether to send people here. `/health/live`: whether it runs at all.
-fn health(store: Arc<dyn EventLog>, stopping: Arc<AtomicBool>) -> Router {
+fn health(store: Arc<SqliteStore>, stopping: Arc<AtomicBool>) -> Router {
     let ok = || Json(json!({ "status": "ok" }));
     let ready = get(move || async move {
-        let store = timeout(READY, store.head()).await;
-        if stopping.load(Ordering::Relaxed) || !matches!(store, Ok(Ok(_))) {
+        if stopping.load(Ordering::Relaxed) || !store.is_ready() {
             let fault = Fault::new(Code::UNAVAILABLE, "this server is not ready").retry_after(Duration::from_secs(1));
             return Err(refusal(fault));
         }
@@ -188,4 +185,45 @@ async fn guard(mut response: Response) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request};
+    use jiscord_store::sqlite::Options;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_follows_store_and_stop_but_liveness_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), Options::default()).unwrap();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let router = health(store.clone(), stopping.clone());
+        let expect = async |ready: u16| {
+            for (path, want) in [("/health", ready), ("/health/ready", ready), ("/health/live", 200)] {
+                let request = Request::get(path).body(Body::empty()).unwrap();
+                assert_eq!(router.clone().oneshot(request).await.unwrap().status(), want, "{path}");
+            }
+        };
+        expect(200).await;
+        stopping.store(true, Ordering::Relaxed);
+        expect(503).await;
+        stopping.store(false, Ordering::Relaxed);
+        store.close().await;
+        expect(503).await;
+    }
+
+    #[test]
+    fn the_printed_address_can_be_opened() {
+        for (bound, want) in [
+            ("127.0.0.1:3000", "127.0.0.1:3000"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+        ] {
+            assert_eq!(reachable(bound.parse().unwrap()).to_string(), want);
+        }
+    }
 }
