@@ -1,1 +1,42 @@
-//! End-to-end tests against the real server.
+//! End-to-end tests against the real server, from outside: its processes, its HTTP calls and its WebSocket frames.
+//!
+//! A test asks for a [`Deployment`] and knows nothing of it but three addresses and what can be done to it, so that the same
+//! tests can run against another set-up of the same system.
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod deployment;
+mod http;
+mod person;
+mod program;
+mod raw;
+mod socket;
+
+use std::time::Duration;
+
+pub use self::{
+    deployment::{Deployment, Logged},
+    http::{Answer, Caller},
+    person::Person,
+    raw::{Raw, frame},
+    socket::{End, Socket},
+};
+
+/// How long a test waits for what must come. Long, since machines that run tests are busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for what must come.
+///
+/// # Panics
+///
+/// If it does not come in time.
+pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(patience, future).await {
+        Ok(done) => done,
+        Err(_) => panic!("it did not come within {patience:?}"),
+    }
+}
+
+/// An id that nobody has.
+pub fn nobodys_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

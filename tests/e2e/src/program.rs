@@ -1,0 +1,40 @@
+//! Where the server's program is.
+
+use std::{
+    env,
+    env::consts::EXE_SUFFIX,
+    fs,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+/// The program that cargo has put beside this test's. Cargo names it only to tests of its own package, and a build from here
+/// could choose other features than the one under way.
+pub(crate) fn program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        // target/debug/deps/this-test
+        let here = env::current_exe().unwrap();
+        let program = here.ancestors().nth(2).unwrap().join(format!("jiscord{EXE_SUFFIX}"));
+        if let Err(why) = is_current(&program) {
+            panic!("{why}; build it first, with: cargo build -p jiscord");
+        }
+        program
+    });
+    &PROGRAM
+}
+
+/// Whether it was built from the sources as they are now. Cargo lists them beside it.
+fn is_current(program: &Path) -> Result<(), String> {
+    let age = |path: &Path| fs::metadata(path).and_then(|found| found.modified());
+    let built = age(program).map_err(|error| format!("{}: {error}", program.display()))?;
+    let list = program.with_extension("d");
+    let list = fs::read_to_string(&list).map_err(|error| format!("{}: {error}", list.display()))?;
+    let (_, sources) = list.split_once(": ").unwrap_or_default();
+    // Spaces within a path are escaped.
+    for source in sources.replace("\\ ", "\0").split_whitespace().map(|path| path.replace('\0', " ")) {
+        if age(Path::new(&source)).is_ok_and(|changed| changed > built) {
+            return Err(format!("{} is older than {source}", program.display()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The whole system from outside, one subject a file.
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod accounts;
+mod bad_input;
+mod chat;
+mod crash;
+mod lifecycle;
+mod routes;
+mod sdk;
+mod seed;
+mod sessions;
+mod tokens;
