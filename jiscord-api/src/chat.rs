@@ -1,4 +1,22 @@
-//! Chat operations. Each has an actor, and all rights are decided in one place, [`Chat::allow`].
+//! Chat operations. Each has an actor, and all rights are decided in one place.
+//!
+//! ```
+//! # use jiscord_api::Chat;
+//! # use jiscord_core::{GuildId, backend::Actor, fault::Result};
+//! async fn names(chat: &Chat, actor: Actor, guild: GuildId) -> Result<Vec<String>> {
+//!     Ok(chat.channels(actor, guild).await?.into_iter().map(|channel| channel.name).collect())
+//! }
+//! ```
+//!
+//! Nothing is asked in nobody's name:
+//!
+//! ```compile_fail,E0061
+//! # use jiscord_api::Chat;
+//! # use jiscord_core::{GuildId, backend::Actor, fault::Result};
+//! async fn names(chat: &Chat, actor: Actor, guild: GuildId) -> Result<Vec<String>> {
+//!     Ok(chat.channels(guild).await?.into_iter().map(|channel| channel.name).collect())
+//! }
+//! ```
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +38,7 @@ use jiscord_store::{Account, NewChannel, NewGuild, NewMessage, NewUser, Removed,
 
 use crate::limits::Limits;
 
-/// How long a removal waits for its event to be published.
+/// How long a call waits for its events to be published.
 const PUBLISH_TIME: Duration = Duration::from_secs(5);
 
 /// Chat operations on a store. What they change is stored with the events it causes, and published.
@@ -219,16 +237,10 @@ impl Chat {
             vec![Event::new(id, vec![Topic::Guild(guild), Topic::User(user)], None, frame)]
         });
         let events = self.store.members.remove(guild, user, tell).await?.ok_or_else(|| Fault::not_found("Member"))?;
-        let published = tokio::time::timeout(PUBLISH_TIME, self.publish.publish(&events)).await;
-        let unknown = || {
+        self.publish_in_time(&events).await.map_err(|fault| {
             let text = "the member is removed, but perhaps not everybody was told yet";
-            Fault::new(Code::OUTCOME_UNKNOWN, text).retry_after(Duration::from_secs(1))
-        };
-        match published {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(fault)) => Err(unknown().because(fault)),
-            Err(late) => Err(unknown().because(late)),
-        }
+            Fault::new(Code::OUTCOME_UNKNOWN, text).retry_after(Duration::from_secs(1)).because(fault)
+        })
     }
 
     /// A guild's channels.
@@ -325,9 +337,14 @@ impl Chat {
 
     /// Publishes what is stored. Where that fails, the events are in the log all the same, and whoever reads it tells them.
     async fn spread(&self, events: &[Event]) {
-        if let Err(fault) = self.publish.publish(events).await {
+        if let Err(fault) = self.publish_in_time(events).await {
             tracing::warn!(%fault, "stored events were not published at once");
         }
+    }
+
+    async fn publish_in_time(&self, events: &[Event]) -> Result<()> {
+        let published = tokio::time::timeout(PUBLISH_TIME, self.publish.publish(events)).await;
+        published.unwrap_or_else(|late| Err(Fault::new(Code::UNAVAILABLE, "the bus does not answer").because(late)))
     }
 }
 

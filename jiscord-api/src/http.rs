@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, RequestPartsExt, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request},
+    extract::{DefaultBodyLimit, FromRef, FromRequest, FromRequestParts, Request},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-        header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS},
         request::Parts,
     },
+    middleware::map_response,
     response::{IntoResponse, Response},
 };
 use jiscord_core::{Code, Fault, http::ClientAddr, id::IdError};
@@ -106,13 +107,15 @@ impl IntoResponse for Failed {
         let status = StatusCode::from_u16(fault.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
             let because = chain(&fault);
-            match fault.code == Code::INTERNAL {
-                true => tracing::error!(because, "a request failed"),
-                false => tracing::warn!(code = %fault.code, because, "a request was turned away"),
+            if fault.code == Code::INTERNAL {
+                tracing::error!(because, "a request failed");
+            } else {
+                tracing::warn!(code = %fault.code, because, "a request was turned away");
             }
         }
         let mut response = (status, Json(fault.body())).into_response();
-        if let Some(wait) = fault.retry_after {
+        let always = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        if let Some(wait) = fault.retry_after.or(always.then_some(Duration::ZERO)) {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
@@ -144,6 +147,7 @@ impl<S, T> FromRequest<S> for Body<T>
 where
     S: Send + Sync,
     T: DeserializeOwned,
+    Arc<Settings>: FromRef<S>,
 {
     type Rejection = Failed;
 
@@ -164,6 +168,7 @@ impl<S, T> FromRequest<S> for MaybeBody<T>
 where
     S: Send + Sync,
     T: DeserializeOwned + Default,
+    Arc<Settings>: FromRef<S>,
 {
     type Rejection = Failed;
 
@@ -178,12 +183,12 @@ where
     }
 }
 
-/// How long a body may take; a router puts it into each request.
-#[derive(Clone, Copy)]
-struct BodyTime(Duration);
-
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Answer<Bytes> {
-    let time = request.extensions().get().map_or_else(|| Limits::default().body_time, |BodyTime(time)| *time);
+async fn read<S>(request: Request, state: &S) -> Answer<Bytes>
+where
+    S: Send + Sync,
+    Arc<Settings>: FromRef<S>,
+{
+    let time = Arc::<Settings>::from_ref(state).limits.body_time;
     match tokio::time::timeout(time, Bytes::from_request(request, state)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
@@ -261,6 +266,9 @@ fn limit(text: Option<&str>, default: usize, most: usize) -> Result<usize, Fault
     }
 }
 
+/// The header in which a service names the user it acts for.
+const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+
 /// A header that must not come twice.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {
     let mut values = headers.get_all(name).iter();
@@ -285,21 +293,37 @@ fn count_address(limiter: &Limiter, addr: Option<&ClientAddr>) -> Result<(), Fau
 }
 
 /// What all routers have around their routes.
-fn finish<S: Clone + Send + Sync + 'static>(routes: Router<S>, state: S, settings: &Arc<Settings>) -> Router {
+fn finish<S>(routes: Router<S>, state: S) -> Router
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Settings>: FromRef<S>,
+{
+    let settings = Arc::<Settings>::from_ref(&state);
     let origins = settings.clone();
+    let mut headers = vec![AUTHORIZATION, CONTENT_TYPE];
+    if settings.trust_user_header {
+        headers.push(USER_ID);
+    }
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| origins.lists_origin(origin)))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+        .allow_headers(headers)
         .expose_headers([RETRY_AFTER, HeaderName::from_static("x-next-cursor")])
         .max_age(Duration::from_secs(600));
     routes
         .fallback(|| async { Failed(Fault::new(Code::NOT_FOUND, "there is nothing at this path")) })
         .method_not_allowed_fallback(|| async { Failed(Fault::new(Code::METHOD_NOT_ALLOWED, "this path has no such method")) })
         .layer(DefaultBodyLimit::max(settings.limits.body))
-        .layer(axum::Extension(BodyTime(settings.limits.body_time)))
+        .layer(map_response(private))
         .layer(cors)
         .with_state(state)
+}
+
+/// Answers are for who asked: no cache keeps them, and no browser takes them for a page.
+async fn private(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// How long a readiness check waits.

@@ -50,9 +50,9 @@ pub struct Limits {
     pub channels_of_guild: usize,
     /// Messages in a page that asks for no number.
     pub page: usize,
-    /// Messages in a page at most.
+    /// Messages in a page at most; who asks for more gets these.
     pub page_max: usize,
-    /// Guilds in a page at most, and where none is asked for.
+    /// Guilds in a page at most, and in one that asks for no number; who asks for more gets these.
     pub guild_page_max: usize,
     /// argon2 jobs at once.
     pub password_jobs: usize,

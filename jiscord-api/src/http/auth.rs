@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
-    extract::{FromRequest, Request, State},
+    extract::{FromRef, FromRequest, Request, State},
     http::StatusCode,
     middleware::{Next, from_fn_with_state},
     response::Response,
@@ -12,7 +12,7 @@ use axum::{
 };
 use jiscord_core::{
     backend::{Identity, TokenVerifier},
-    http::{ClientAddr, LoggedIn, RegisterBody, Registered, UserRow, Verified},
+    http::{LoggedIn, RegisterBody, Registered, UserRow, Verified},
 };
 use serde::Deserialize;
 
@@ -24,6 +24,13 @@ struct App {
     accounts: Arc<Accounts>,
     callers: Arc<Limiter>,
     logins: Arc<Limiter>,
+    settings: Arc<Settings>,
+}
+
+impl FromRef<App> for Arc<Settings> {
+    fn from_ref(app: &App) -> Self {
+        app.settings.clone()
+    }
 }
 
 routes! {
@@ -37,15 +44,13 @@ routes! {
     POST "/verify-token" Credentials => verify_token;
 }
 
-/// The router of auth-service. Rate limits by address work where the host puts [`ClientAddr`] into requests.
+/// The router of auth-service. Rate limits by address work where the host puts [`ClientAddr`](jiscord_core::http::ClientAddr) into requests.
 pub fn router(accounts: Arc<Accounts>, settings: Settings) -> Router {
-    let (settings, limits) = (Arc::new(settings.clone()), &settings.limits);
-    let app = App {
-        accounts,
-        callers: Arc::new(Limiter::new(limits.caller, limits.rate_keys)),
-        logins: Arc::new(Limiter::new(limits.login, limits.rate_keys)),
-    };
-    finish(routes(&app), app, &settings)
+    let limits = &settings.limits;
+    let callers = Arc::new(Limiter::new(limits.caller, limits.rate_keys));
+    let logins = Arc::new(Limiter::new(limits.login, limits.rate_keys));
+    let app = App { accounts, callers, logins, settings: Arc::new(settings) };
+    finish(routes(&app), app)
 }
 
 fn guarded(app: &App, access: Access, route: MethodRouter<App>) -> MethodRouter<App> {
@@ -76,7 +81,7 @@ async fn ready(State(app): State<App>) -> Answer<Json<serde_json::Value>> {
 async fn register(State(app): State<App>, request: Request) -> Answer<(StatusCode, Json<Registered>)> {
     count_address(&app.logins, request.extensions().get())?;
     let answer = async {
-        let Body(body) = Body::<RegisterBody>::from_request(request, &()).await?;
+        let Body(body) = Body::<RegisterBody>::from_request(request, &app).await?;
         Ok((StatusCode::CREATED, Json(app.accounts.register(body).await?)))
     };
     app.accounts.not_sooner(answer).await
@@ -91,8 +96,9 @@ struct Login {
     password: Option<String>,
 }
 
-async fn login(State(app): State<App>, addr: Option<Extension<ClientAddr>>, Body(body): Body<Login>) -> Answer<Json<LoggedIn>> {
-    count_address(&app.logins, addr.as_deref())?;
+async fn login(State(app): State<App>, request: Request) -> Answer<Json<LoggedIn>> {
+    count_address(&app.logins, request.extensions().get())?;
+    let Body(body) = Body::<Login>::from_request(request, &app).await?;
     Ok(Json(app.accounts.login(body.email.as_deref(), body.password.as_deref()).await?))
 }
 

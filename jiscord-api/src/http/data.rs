@@ -4,9 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRef, FromRequestParts, Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
+        HeaderMap, HeaderValue, StatusCode, Uri,
         header::{HOST, ORIGIN},
         request::Parts,
         uri::Authority,
@@ -29,8 +29,8 @@ use jiscord_store::{Account, NewUser};
 use serde::Deserialize;
 
 use super::{
-    Access, Answer, Body, Failed, MaybeBody, Path, Query, Settings, alive, authorization, count_address, cursor, finish, health,
-    id, limit, malformed, single, unauthorized,
+    Access, Answer, Body, Failed, MaybeBody, Path, Query, Settings, USER_ID, alive, authorization, count_address, cursor, finish,
+    health, id, limit, malformed, single, unauthorized,
 };
 use crate::{
     chat::{Chat, Range},
@@ -42,6 +42,12 @@ struct App {
     chat: Chat,
     callers: Arc<Limiter>,
     settings: Arc<Settings>,
+}
+
+impl FromRef<App> for Arc<Settings> {
+    fn from_ref(app: &App) -> Self {
+        app.settings.clone()
+    }
 }
 
 routes! {
@@ -67,9 +73,8 @@ routes! {
 /// [`ClientAddr`](jiscord_core::http::ClientAddr) into requests.
 pub fn router(chat: Chat, settings: Settings) -> Router {
     let callers = Arc::new(Limiter::new(settings.limits.caller, settings.limits.rate_keys));
-    let settings = Arc::new(settings);
-    let app = App { chat, callers, settings: settings.clone() };
-    finish(routes(&app), app, &settings)
+    let app = App { chat, callers, settings: Arc::new(settings) };
+    finish(routes(&app), app)
 }
 
 fn guarded(app: &App, access: Access, route: MethodRouter<App>) -> MethodRouter<App> {
@@ -78,9 +83,6 @@ fn guarded(app: &App, access: Access, route: MethodRouter<App>) -> MethodRouter<
         Access::Credentials => route.route_layer(from_fn_with_state(app.clone(), admit)),
     }
 }
-
-/// The header in which a service names the user it acts for.
-const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// Who calls, and for whom.
 #[derive(Clone, Copy)]

@@ -331,3 +331,14 @@ async fn pages_of_listed_origins_may_read_the_answers() {
         assert_eq!(preflight("http://evil.example").await.header("access-control-allow-origin"), None);
     }
 }
+
+#[tokio::test]
+async fn a_page_may_name_its_user_only_where_that_is_believed() {
+    for (site, allowed) in
+        [(Site::new(), "authorization,content-type"), (Site::trusting(), "authorization,content-type,x-user-id")]
+    {
+        let call = site.data("OPTIONS /guilds/me").header("origin", ORIGIN).header("access-control-request-method", "GET");
+        let reply = call.header("access-control-request-headers", "x-user-id").send().await;
+        assert_eq!(reply.header("access-control-allow-headers"), Some(allowed));
+    }
+}
