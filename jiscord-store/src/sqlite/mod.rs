@@ -48,7 +48,7 @@ use self::{
     fail::Fail,
     place::Place,
     readers::Readers,
-    writer::{Job, Log, Seam, Task, Write, Writer},
+    writer::{CHECKPOINT_AT, Job, Log, Seam, Task, Write, Writer},
 };
 use crate::error::{Error, Result, Source};
 
@@ -219,7 +219,7 @@ impl SqliteStore {
             seam,
             given: log.last,
             log,
-            moved: 0,
+            checkpoint_at: CHECKPOINT_AT,
             ready: ready.clone(),
         };
         let thread = std::thread::Builder::new().name("jiscord-writer".into()).spawn(move || {

@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags};
@@ -14,6 +15,9 @@ use super::OpenError;
 /// The least version of SQLite: earlier ones may lose pages in a race between a checkpoint and a write
 /// (<https://sqlite.org/wal.html#walresetbug>).
 const SQLITE_AT_LEAST: i32 = 3_051_003;
+
+/// How long a lock of another program, such as an operator's `sqlite3`, is waited for.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// A locked folder. The lock is gone when this is dropped, or the process ends.
 pub(super) struct Place {
@@ -65,7 +69,7 @@ impl Place {
              PRAGMA fullfsync = ON;
              PRAGMA checkpoint_fullfsync = ON;
              PRAGMA wal_autocheckpoint = 0;
-             PRAGMA journal_size_limit = 67108864;
+             PRAGMA journal_size_limit = 33554432;
              PRAGMA cache_size = -16384;",
         )?;
         Ok(db)
@@ -80,8 +84,7 @@ impl Place {
         // Each connection is used by one thread at a time, so SQLite need not lock it once more.
         let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let db = Connection::open_with_flags(&self.database, flags)?;
-        // For an operator's `sqlite3` that holds a lock for a moment.
-        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        db.busy_timeout(LOCK_WAIT)?;
         db.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;")?;
         db.set_prepared_statement_cache_capacity(64);
         Ok(db)

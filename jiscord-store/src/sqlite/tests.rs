@@ -34,7 +34,7 @@ struct Bench {
     store: Arc<SqliteStore>,
     fault: Arc<Mutex<Fault>>,
     steps: Arc<Mutex<Vec<Step>>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 fn bench(options: Options) -> Bench {
@@ -51,7 +51,7 @@ fn bench(options: Options) -> Bench {
             fault(step, db)
         }
     });
-    Bench { store: SqliteStore::open(folder.path(), options).unwrap(), fault, steps, _folder: folder }
+    Bench { store: SqliteStore::open(folder.path(), options).unwrap(), fault, steps, folder: folder }
 }
 
 impl Bench {
@@ -181,6 +181,47 @@ async fn a_full_queue_is_busy_at_once() {
 }
 
 #[tokio::test]
+async fn reads_that_find_no_room_to_wait_are_busy_at_once() {
+    let mut options = Options::default().readers(1);
+    options.limits.waiting_reads = 1;
+    let bench = bench(options);
+    let (release, released) = channel::<()>();
+    let reading = queued(Box::pin(bench.store.read(move |_| Ok(released.recv().is_ok()))));
+    let waiting = queued(Box::pin(bench.store.read(|_| Ok(true))));
+    let refused = bench.store.read(|_| Ok(true)).await;
+    assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    release.send(()).unwrap();
+    assert!(reading.await.unwrap() && waiting.await.unwrap());
+    assert!(bench.store.read(|_| Ok(true)).await.unwrap(), "the room is free again");
+}
+
+#[tokio::test]
+async fn a_read_that_panics_fails_alone() {
+    let bench = bench(Options::default().readers(1));
+    let failed: Result<()> = bench.store.read(|_| panic!("on purpose")).await;
+    assert!(matches!(failed, Err(Error::Internal(_))), "{failed:?}");
+    assert!(bench.store.read(|_| Ok(true)).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_wal_is_moved_into_the_database_under_load() {
+    let bench = bench(Options::default());
+    let wal = bench.folder.path().join("jiscord.db-wal");
+    let text = "é".repeat(4_000);
+    let mut longest = 0;
+    // About 100 MiB of changes.
+    for round in 0..24 {
+        let group: Vec<_> =
+            (0..128).map(|n| queued(Messages::create(&*bench.store, message(&text, &format!("{round}-{n}")), tell()))).collect();
+        for answer in group {
+            answer.await.unwrap();
+        }
+        longest = longest.max(std::fs::metadata(&wal).unwrap().len());
+    }
+    assert!((24 << 20..40 << 20).contains(&longest), "{longest} bytes: near 32 MiB it starts afresh");
+}
+
+#[tokio::test]
 async fn after_a_failed_commit_the_group_is_unknown_and_the_connection_is_left() {
     let bench = bench(Options::default());
     let store = &*bench.store;
@@ -292,7 +333,7 @@ async fn a_full_disk_stores_nothing_and_recovers_when_there_is_room() {
 #[tokio::test]
 async fn a_lock_held_by_another_program_is_waited_for() {
     let bench = bench(Options::default());
-    let other = Connection::open(bench._folder.path().join("jiscord.db")).unwrap();
+    let other = Connection::open(bench.folder.path().join("jiscord.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let waiting = queued(Messages::create(&*bench.store, message("hi", "0"), tell()));
     other.execute_batch("COMMIT").unwrap();

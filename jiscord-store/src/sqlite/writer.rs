@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::{
     Limits, OpenError,
     fail::{Fail, Health, health},
-    place::Place,
+    place::{LOCK_WAIT, Place},
     rows,
 };
 use crate::{
@@ -42,11 +42,12 @@ use crate::{
 const GROUP: usize = 4_096;
 /// How much is forgotten in one go, so that no group waits long for it.
 const SLICE: u64 = 1_000;
-/// After so many changed rows what is in the WAL is moved into the database. A message is four of them, and written alone it
-/// puts about six pages of 4 KiB into the WAL.
-const CHECKPOINT_EVERY: u64 = 8_000;
-/// From so many pages in the WAL on (256 MiB), a checkpoint waits for readers to let go of it.
-const WAL_LONG: i64 = 65_536;
+/// From so many pages in the WAL on (32 MiB) they are moved into the database.
+pub(super) const CHECKPOINT_AT: i64 = 8_192;
+/// From so many on (256 MiB) a checkpoint waits for readers to let go of them.
+const CHECKPOINT_HARD_AT: i64 = 65_536;
+/// How long it waits.
+const HARD_WAIT: Duration = Duration::from_millis(200);
 
 /// Where tests make the disk fail.
 pub(super) type Seam = Arc<dyn Fn(Step, &Connection) -> rusqlite::Result<()> + Send + Sync>;
@@ -294,8 +295,8 @@ pub(super) struct Writer {
     pub(super) log: Log,
     /// The last position or rev given, be it in a group that was lost: none is given twice.
     pub(super) given: u64,
-    /// How many rows this connection had changed at the last checkpoint.
-    pub(super) moved: u64,
+    /// From so many pages in the WAL on the next checkpoint is made.
+    pub(super) checkpoint_at: i64,
     pub(super) ready: Arc<AtomicBool>,
 }
 
@@ -312,6 +313,7 @@ impl Writer {
                 None => match self.reopen() {
                     Ok(db) => Some(db),
                     Err(error) => {
+                        self.ready.store(false, SeqCst);
                         tracing::error!(%error, cause = ?std::error::Error::source(&error), "the database is away; writes are refused");
                         if refuse(queue, &Lost::away(error), self.limits.reopen_after).is_break() {
                             return;
@@ -342,7 +344,8 @@ impl Writer {
         for job in jobs {
             job.answer(lost.as_ref());
         }
-        db.filter(|db| db.total_changes() - self.moved < CHECKPOINT_EVERY || self.checkpoint(db))
+        let full = lost.is_some_and(|lost| lost.health() == Health::Full);
+        db.filter(|db| self.tidy(db, full))
     }
 
     /// Runs the jobs in one transaction; those that fail alone are undone alone.
@@ -382,27 +385,35 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves what is in the WAL into the database. False after an error of the disk.
-    fn checkpoint(&mut self, db: &Connection) -> bool {
-        self.moved = db.total_changes();
-        let done = checkpoint(db, "PASSIVE").and_then(|wal| {
-            if wal.pages < WAL_LONG {
+    /// Keeps the WAL short; on a full disk also a short one, whose room can then be used again. False after an error of the
+    /// disk.
+    fn tidy(&mut self, db: &Connection, full: bool) -> bool {
+        let done = checkpoint(db, "NOOP").and_then(|wal| {
+            if wal.pages < CHECKPOINT_AT {
+                self.checkpoint_at = CHECKPOINT_AT;
+            }
+            if wal.pages < self.checkpoint_at && !full {
                 return Ok(());
             }
-            // Readers come and go, and one of them is always in the way of starting it afresh: let new ones wait a moment.
-            let wal = checkpoint(db, "RESTART")?;
-            if wal.busy {
+            let wal = if wal.pages < CHECKPOINT_HARD_AT {
+                checkpoint(db, "PASSIVE")?
+            } else {
+                // Readers come and go, and one of them was always in the way of starting afresh: let new ones wait a moment.
+                db.busy_timeout(HARD_WAIT)?;
+                let wal = checkpoint(db, "RESTART")?;
+                db.busy_timeout(LOCK_WAIT)?;
+                wal
+            };
+            if wal.busy && wal.pages >= CHECKPOINT_HARD_AT {
                 tracing::warn!(pages = wal.pages, "the WAL grows, since something reads from the database for long");
             }
+            // What could not be moved is tried again when there is as much once more.
+            self.checkpoint_at = wal.pages + CHECKPOINT_AT;
             Ok(())
         });
-        match done {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(%error, "checkpoint failed");
-                health(&error) != Health::Broken
-            }
-        }
+        let Err(error) = done else { return true };
+        tracing::error!(%error, "checkpoint failed");
+        health(&error) != Health::Broken
     }
 
     fn leave(&self, db: &Connection) {
@@ -431,20 +442,21 @@ impl Writer {
         // A group whose outcome was unknown may be in it after all.
         self.head.send_replace(Position(log.head));
         self.log = log;
-        self.moved = db.total_changes();
         self.ready.store(true, SeqCst);
         Ok(db)
     }
 }
 
-/// What a checkpoint found.
+/// What a checkpoint left.
 struct Wal {
     busy: bool,
+    /// Pages in it.
     pages: i64,
 }
 
 fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<Wal> {
-    db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| Ok(Wal { busy: row.get(0)?, pages: row.get(1)? }))
+    db.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
+        .query_row([], |row| Ok(Wal { busy: row.get(0)?, pages: row.get(1)? }))
 }
 
 /// Answers all jobs that come within a time. Breaks when no more can come.
