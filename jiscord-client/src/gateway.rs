@@ -15,7 +15,7 @@ use std::{
 };
 
 use jiscord_core::{
-    ChannelId, ClientFrame, Placed, Position, ServerFrame,
+    ChannelId, ClientFrame, Code, Placed, Position, ServerFrame,
     frame::{CloseCode, FrameError, Identify, Intents, Ready, TypingStart},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -161,6 +161,12 @@ impl Heart {
         (self.owed, self.deaf, self.late) = (true, false, false);
         self.next = now + self.interval;
         Ok(true)
+    }
+
+    /// The server was too busy for the beat that is owed: beat again after a while.
+    fn put_off(&mut self, wait: Duration) {
+        (self.owed, self.late) = (false, false);
+        self.next = Instant::now() + wait;
     }
 
     fn acknowledged(&mut self) {
@@ -330,6 +336,9 @@ impl Gateway {
             ServerFrame::MessageAck(ack) => self.outbox.acknowledge(ack),
             ServerFrame::Error(error) => {
                 if let Some(error) = self.outbox.refuse(error, Instant::now()) {
+                    if heart.owed && error.code == Code::RATE_LIMITED && error.nonce.is_none() {
+                        heart.put_off(error.retry_after.map_or(heart.interval / 4, Duration::from_millis));
+                    }
                     return self.tell(Ok(Event::CommandFailed(error)), text.len());
                 }
             }

@@ -195,7 +195,7 @@ impl Http {
 
     /// A channel's messages, newest first. Await it for a page.
     pub fn messages(&self, channel: ChannelId) -> Messages {
-        Messages { http: self.clone(), channel, query: MessagesQuery::default() }
+        Messages { http: self.clone(), channel, limit: None, place: None }
     }
 
     /// Writes a message over HTTP, under a nonce. Bots with a connection use [`Client::send`](crate::Client::send), which
@@ -286,46 +286,46 @@ impl IntoFuture for CreateGuild {
     }
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
-struct MessagesQuery {
-    limit: Option<u16>,
-    before: Option<MessageId>,
-    after: Option<MessageId>,
-    #[serde(rename = "pageState")]
-    page_state: Option<String>,
-}
-
 /// A page of a channel's messages, newest first.
 #[derive(Clone, Debug)]
 #[must_use = "it asks when it is awaited"]
 pub struct Messages {
     http: Http,
     channel: ChannelId,
-    query: MessagesQuery,
+    limit: Option<u16>,
+    /// Where the page lies: the parameter and its value. There is one at most.
+    place: Option<(&'static str, String)>,
 }
 
 impl Messages {
     /// At most so many, up to 100; 50 if never set.
     pub fn limit(mut self, limit: u16) -> Self {
-        self.query.limit = Some(limit);
+        self.limit = Some(limit);
         self
     }
 
-    /// Only older ones than this.
-    pub fn before(mut self, message: MessageId) -> Self {
-        self.query.before = Some(message);
-        self
+    /// Those before this one. Takes the place of `after`, `around` and `page_state`, as each of them does.
+    pub fn before(self, message: MessageId) -> Self {
+        self.at("before", message.to_string())
     }
 
-    /// Only newer ones than this.
-    pub fn after(mut self, message: MessageId) -> Self {
-        self.query.after = Some(message);
-        self
+    /// Those after this one.
+    pub fn after(self, message: MessageId) -> Self {
+        self.at("after", message.to_string())
+    }
+
+    /// Those on both sides of this one, and itself.
+    pub fn around(self, message: MessageId) -> Self {
+        self.at("around", message.to_string())
     }
 
     /// Reads on: [`Page::next`] of the page before.
-    pub fn page_state(mut self, state: impl Into<String>) -> Self {
-        self.query.page_state = Some(state.into());
+    pub fn page_state(self, state: impl Into<String>) -> Self {
+        self.at("pageState", state.into())
+    }
+
+    fn at(mut self, parameter: &'static str, value: String) -> Self {
+        self.place = Some((parameter, value));
         self
     }
 }
@@ -337,7 +337,8 @@ impl IntoFuture for Messages {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let path = format!("/channels/{}/messages", self.channel);
-            let page: MessagePage = self.http.data(Method::GET, &path).query(&self.query).read().await?;
+            let call = self.http.data(Method::GET, &path).query(&[("limit", self.limit)]).query(&self.place.as_slice());
+            let page: MessagePage = call.read().await?;
             Ok(Page { items: models(page.messages), next: page.next_page_state })
         })
     }

@@ -21,6 +21,8 @@ use crate::{
 
 /// How long to wait where the server did not say.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The most messages that are with the server at a time.
+const WINDOW: usize = 64;
 
 /// A message to send, and who waits for the answer.
 pub(crate) struct Draft {
@@ -53,6 +55,8 @@ pub(crate) struct Outbox {
     deadlines: BTreeSet<(Instant, u64)>,
     in_flight: usize,
     paused_until: Option<Instant>,
+    /// The time from one message to the next: longer when the server says that it is too fast, shorter while it goes well.
+    pace: Duration,
     last: u64,
 }
 
@@ -77,7 +81,7 @@ impl Outbox {
 
     /// Whether there is something to write.
     pub(crate) fn has_next(&self, now: Instant) -> bool {
-        !self.ready.is_empty() && self.paused_until.is_none_or(|until| until <= now)
+        !self.ready.is_empty() && self.in_flight < WINDOW && self.paused_until.is_none_or(|until| until <= now)
     }
 
     /// What is to be written next.
@@ -92,6 +96,9 @@ impl Outbox {
             }
             entry.in_flight = true;
             self.in_flight += 1;
+            if self.pace > Duration::from_millis(1) {
+                self.paused_until = Some(now + self.pace);
+            }
             return Some(entry.draft.message.clone());
         }
         None
@@ -105,6 +112,7 @@ impl Outbox {
     /// The server has it.
     pub(crate) fn acknowledge(&mut self, ack: MessageAck) {
         if let Some(entry) = self.nonces.get(&ack.nonce).copied().and_then(|number| self.remove(number)) {
+            self.pace = self.pace.mul_f32(0.98);
             answer(entry.draft, Ok(ack));
         }
     }
@@ -121,13 +129,18 @@ impl Outbox {
             }
             return None;
         }
+        let is_too_fast = refusal.code == Code::RATE_LIMITED;
         entry.doubtful |= refusal.code == Code::OUTCOME_UNKNOWN;
         entry.refusal = Some(refusal);
         if std::mem::take(&mut entry.in_flight) {
             self.in_flight -= 1;
             self.ready.insert(number);
         }
-        let until = now + wait.unwrap_or(PAUSE);
+        let wait = wait.unwrap_or(PAUSE);
+        let until = now + wait;
+        if is_too_fast && self.paused_until.is_none_or(|earlier| earlier <= now) {
+            self.pace = wait.max(self.pace.mul_f32(1.5)).min(PAUSE);
+        }
         self.paused_until = Some(self.paused_until.map_or(until, |earlier| earlier.max(until)));
         None
     }
@@ -153,7 +166,7 @@ impl Outbox {
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, number)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
             match self.remove(number) {
-                Some(entry) => give_up(entry, || Error::Unreachable("not connected in time".into())),
+                Some(entry) => give_up(entry, || Error::Unreachable("not sent in time".into())),
                 None => drop(self.deadlines.remove(&(deadline, number))),
             }
         }
@@ -310,6 +323,29 @@ mod tests {
             assert_eq!(script.outbox.wakes_at(script.at(4)), Some(script.at(5)));
             assert_eq!(script.written(5), ["a1"]);
         }
+    }
+
+    #[test]
+    fn too_fast_means_slower_until_it_goes_well_again() {
+        let mut script = Script::new();
+        let texts: Vec<_> = (0..100).map(|lane| lane.to_string()).collect();
+        let _waiting: Vec<_> = texts.iter().enumerate().map(|(lane, text)| script.push(lane as u128, text)).collect();
+        let written = script.written(0);
+        assert_eq!(written.len(), WINDOW);
+        for text in &written {
+            script.refuse(text, Code::RATE_LIMITED, Some(1_000));
+        }
+        for second in 1..20 {
+            let written = script.written(second);
+            assert_eq!(written.len(), 1, "one a second, as it was told");
+            script.ack(&written[0]);
+        }
+        assert!(script.outbox.pace < SECOND);
+        let before = script.outbox.pace;
+        let written = script.written(20);
+        script.start = script.at(21);
+        script.refuse(&written[0], Code::RATE_LIMITED, Some(10));
+        assert_eq!(script.outbox.pace, before.mul_f32(1.5).min(PAUSE));
     }
 
     #[test]

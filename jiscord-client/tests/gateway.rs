@@ -134,6 +134,17 @@ async fn a_server_that_misses_a_heartbeat_is_left() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_that_was_too_fast_is_repeated() {
+    let server = Server::start().await;
+    let (_client, mut peer) = server.client(20).await;
+    for _ in 0..10 {
+        assert_eq!(peer.hear().await, ClientFrame::Heartbeat(()));
+        let (code, message) = (Code::RATE_LIMITED, "too many commands".into());
+        peer.say(ServerFrame::Error(ErrorFrame { code, message, op: None, nonce: None, retry_after: Some(1) })).await;
+    }
+}
+
+#[tokio::test]
 async fn a_send_is_done_when_it_is_acknowledged() {
     let server = Server::start().await;
     let (client, mut peer) = server.client(SLOW).await;
