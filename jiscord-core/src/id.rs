@@ -12,9 +12,9 @@
 //! The clock sequence is 0, the node is a multicast address, and both worker bytes are below 0x80, because CQL compares the
 //! low half of a `timeuuid` as signed bytes. Rows brought from elsewhere may carry any UUID; only messages are ordered by id.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use uuid::Uuid;
 
 use crate::time::Timestamp;
@@ -119,7 +119,7 @@ pub struct IdError;
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
@@ -165,6 +165,12 @@ macro_rules! ids {
                     return Err(IdError);
                 }
                 Uuid::try_parse(text).map(Self).map_err(|_| IdError)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Cow::<str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
             }
         }
 
@@ -295,6 +301,7 @@ mod tests {
             "zf8fad5b-d9cb-469f-a165-70867728950e",
         ] {
             assert_eq!(other.parse::<UserId>(), Err(IdError), "{other}");
+            assert!(serde_json::from_value::<UserId>(other.into()).is_err(), "{other}");
         }
     }
 }
