@@ -194,7 +194,9 @@ async fn closing_finishes_what_waits_and_lets_go() {
             async move { Messages::create(&*store, message("hi", &n.to_string()), tell()).await.is_ok() }
         })
         .collect();
+    assert!(store.is_ready());
     store.close().await;
+    assert!(!store.is_ready());
     let acknowledged = writes.join_all().await.into_iter().filter(|stored| *stored).count();
     for refused in [
         Messages::create(&*store, message("hi", "late"), tell()).await.map(drop),

@@ -250,7 +250,7 @@ impl SqliteStore {
 
     /// Whether writes are taken: false after a failure of the disk until the database is back, and once it is closed.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(SeqCst) && held(&self.queue).is_some()
+        self.ready.load(SeqCst) && self.ended.has_changed().is_ok() && held(&self.queue).is_some()
     }
 
     /// Takes no more writes, finishes those that wait, then closes the database and lets go of the folder. What is asked

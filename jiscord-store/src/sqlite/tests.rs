@@ -51,7 +51,7 @@ fn bench(options: Options) -> Bench {
             fault(step, db)
         }
     });
-    Bench { store: SqliteStore::open(folder.path(), options).unwrap(), fault, steps, folder: folder }
+    Bench { store: SqliteStore::open(folder.path(), options).unwrap(), fault, steps, folder }
 }
 
 impl Bench {
