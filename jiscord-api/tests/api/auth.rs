@@ -221,33 +221,45 @@ async fn a_hash_says_what_it_costs_and_costs_what_owasp_says() {
     assert!(!passwords.verify(Password::new(&"x".repeat(127)).ok(), Some(&hash)).await.unwrap());
 }
 
-#[tokio::test]
-async fn who_finds_the_queue_for_hashing_full_is_told_to_come_back() {
-    let mut limits = Limits::default();
-    (limits.password_jobs, limits.password_queue) = (1, 2);
-    let passwords = passwords(&limits);
-    let hash = || passwords.hash(Password::new("correct horse").unwrap());
-    // All are begun before any can end: one runs, two wait, and two find no place.
-    let all = tokio::join!(biased; hash(), hash(), hash(), hash(), hash());
-    assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok());
-    for refused in [all.3, all.4] {
-        let fault = refused.unwrap_err();
-        assert_eq!(fault.code, Code::BUSY);
-        assert_eq!(fault.retry_after, Some(Duration::from_secs(1)));
-    }
-    assert_eq!(passwords.jobs(), 3);
-    assert!(hash().await.is_ok(), "the queue is free again");
+/// Runs a test while the only thread that hashes is held up: what is begun does not end before the sender is dropped.
+fn while_hashing_stands_still<T: Future>(test: impl FnOnce(std::sync::mpsc::Sender<()>) -> T) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    let (release, held) = std::sync::mpsc::channel();
+    runtime.spawn_blocking(move || held.recv());
+    runtime.block_on(test(release));
 }
 
-#[tokio::test]
-async fn a_busy_server_says_so() {
-    let mut settings = settings();
-    (settings.limits.password_jobs, settings.limits.password_queue) = (1, 0);
-    let site = Site::with(settings);
-    let login = || site.auth("POST /login").json(json!({})).send();
-    let (first, second) = tokio::join!(biased; login(), login());
-    first.fails(401, "unauthorized");
-    assert_eq!(second.fails(503, "busy").header("retry-after"), Some("1"));
+#[test]
+fn who_finds_the_queue_for_hashing_full_is_told_to_come_back() {
+    while_hashing_stands_still(async |release| {
+        let mut limits = Limits::default();
+        (limits.password_jobs, limits.password_queue) = (1, 2);
+        let passwords = passwords(&limits);
+        let hash = || passwords.hash(Password::new("correct horse").unwrap());
+        // One runs, two wait, and two find no place.
+        let all = tokio::join!(biased; hash(), hash(), hash(), hash(), hash(), async { drop(release) });
+        assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok());
+        for refused in [all.3, all.4] {
+            let fault = refused.unwrap_err();
+            assert_eq!(fault.code, Code::BUSY);
+            assert_eq!(fault.retry_after, Some(Duration::from_secs(1)));
+        }
+        assert_eq!(passwords.jobs(), 3);
+        assert!(hash().await.is_ok(), "the queue is free again");
+    });
+}
+
+#[test]
+fn a_busy_server_says_so() {
+    while_hashing_stands_still(async |release| {
+        let mut settings = settings();
+        (settings.limits.password_jobs, settings.limits.password_queue) = (1, 0);
+        let site = Site::with(settings);
+        let login = || site.auth("POST /login").json(json!({})).send();
+        let (first, second, ()) = tokio::join!(biased; login(), login(), async { drop(release) });
+        first.fails(401, "unauthorized");
+        assert_eq!(second.fails(503, "busy").header("retry-after"), Some("1"));
+    });
 }
 
 /// Calls until it is too much. At one a second, 50 calls are too many however slow this machine is today.

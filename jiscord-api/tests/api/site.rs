@@ -96,6 +96,8 @@ pub(crate) fn passwords(limits: &Limits) -> Passwords {
 pub(crate) fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.web_origins = vec![ORIGIN.into()];
+    // So many that no two callers of a test are taken for one.
+    settings.limits.rate_keys = u32::MAX;
     settings.service_token = Some(ServiceToken::new(SERVICE.as_bytes()).unwrap());
     settings
 }
