@@ -304,12 +304,12 @@ impl Messages {
         self
     }
 
-    /// Those before this one. Takes the place of `after`, `around` and `page_state`, as each of them does.
+    /// Those right before this one. Takes the place of `after`, `around` and `page_state`, as each of them does.
     pub fn before(self, message: MessageId) -> Self {
         self.at("before", message.to_string())
     }
 
-    /// Those after this one.
+    /// Those right after this one, newest first too; [`Page::next`] then reads on towards now.
     pub fn after(self, message: MessageId) -> Self {
         self.at("after", message.to_string())
     }
