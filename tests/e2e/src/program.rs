@@ -11,16 +11,13 @@ use std::{
 /// The program that cargo has put beside this test's. Cargo names it only to tests of its own package, and a build from here
 /// could choose other features than the one under way.
 pub(crate) fn program() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+    static PROGRAM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
         // target/debug/deps/this-test
         let here = env::current_exe().unwrap();
         let program = here.ancestors().nth(2).unwrap().join(format!("jiscord{EXE_SUFFIX}"));
-        if let Err(why) = is_current(&program) {
-            panic!("{why}; build it first, with: cargo build -p jiscord");
-        }
-        program
+        is_current(&program).map(|()| program)
     });
-    &PROGRAM
+    PROGRAM.as_ref().unwrap_or_else(|why| panic!("{why}; build it first, with: cargo build -p jiscord"))
 }
 
 /// Whether it was built from the sources as they are now. Cargo lists them beside it.

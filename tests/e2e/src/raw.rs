@@ -2,6 +2,7 @@
 
 use std::io;
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -50,6 +51,11 @@ impl Raw {
         &self.host
     }
 
+    /// The path of the address, without a slash at its end.
+    pub fn path(&self) -> &str {
+        self.path.trim_end_matches('/')
+    }
+
     /// Writes bytes. An error says that the other side is gone, which tests see by reading.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         within(PATIENCE, self.stream.write_all(bytes)).await
@@ -73,6 +79,17 @@ impl Raw {
             head.push(within(PATIENCE, self.stream.read_u8()).await.ok()?);
         }
         String::from_utf8(head).unwrap().split(' ').nth(1)?.parse().ok()
+    }
+
+    /// Reads frames up to one of this op.
+    pub async fn hear(&mut self, op: &str) -> Value {
+        loop {
+            let (_, payload) = within(PATIENCE, self.frame()).await.unwrap();
+            match serde_json::from_slice::<Value>(&payload) {
+                Ok(frame) if frame["op"] == op => return frame,
+                _ => {}
+            }
+        }
     }
 
     /// Reads frames up to the close, and gives its code; none if the connection ends without one.
@@ -100,6 +117,6 @@ impl Raw {
     /// Waits until the other side has closed the connection.
     pub async fn ended(&mut self) {
         let mut rest = Vec::new();
-        let _ = self.stream.read_to_end(&mut rest).await;
+        let _ = within(PATIENCE, self.stream.read_to_end(&mut rest)).await;
     }
 }
