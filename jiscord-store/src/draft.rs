@@ -116,3 +116,45 @@ fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panicked: {}", text.unwrap_or("without a text"))
 }
+
+#[cfg(test)]
+mod tests {
+    use jiscord_core::{
+        id::{Snowflake, Worker},
+        text::{Content, Name},
+    };
+
+    use super::*;
+
+    #[test]
+    fn channels_are_sorted_by_their_time_and_not_by_their_bytes() {
+        let ids: Vec<_> = [(0, 0), (0, 1), (1, 0), (300_000, 0), (500_000, 0), (86_400_000, 7)]
+            .into_iter()
+            .map(|(ms, n)| Snowflake::new(1_795_443_456_400 + ms, n, Worker::default()).unwrap().to_uuid())
+            .collect();
+        assert!(!ids.is_sorted(), "the bytes have another order");
+        let row = |id| NewChannel { guild_id: GuildId::new(Uuid::nil()), name: Name::new("room").unwrap() }.row(id);
+        let mut channels: Vec<_> = ids.iter().rev().copied().map(row).collect();
+        sort_by_creation(&mut channels);
+        assert_eq!(channels.iter().map(|channel| channel.channel_id.uuid()).collect::<Vec<_>>(), ids);
+    }
+
+    #[test]
+    fn a_body_hash_is_of_content_and_reply() {
+        let hash = |content: &str, reply_to| {
+            let id = Uuid::nil();
+            let content = Content::new(content).unwrap();
+            let reply_to: Option<u128> = reply_to;
+            let reply_to = reply_to.map(|id| MessageId::new(Uuid::from_u128(id)));
+            NewMessage { channel_id: ChannelId::new(id), author_id: UserId::new(id), content, reply_to, nonce: None }.body_hash()
+        };
+        let hashes = [hash("a", None), hash("b", None), hash("a", Some(1)), hash("a", Some(2)), hash("b", Some(1))];
+        assert_eq!(hashes.iter().collect::<std::collections::HashSet<_>>().len(), hashes.len());
+        assert_eq!(hash("a", Some(1)), hashes[2]);
+        // Kept in databases: it may never change.
+        assert_eq!(hashes[0][..4], SHA256_OF_0_A);
+    }
+
+    /// The first bytes of SHA-256 over a zero and an `a`.
+    const SHA256_OF_0_A: [u8; 4] = [0x02, 0x2a, 0x69, 0x79];
+}
