@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiscord_client::{Endpoints, Http};
+use jiscord_client::{Client, Endpoints, Event, Http};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -309,6 +309,35 @@ async fn a_user_is_made_while_the_server_is_stopped() {
     let user = api(&server).login("ada@example.com", PASSWORD).await.unwrap().user;
     assert!(out.contains(&user.user_id.to_string()));
     server.stop();
+}
+
+#[tokio::test]
+async fn logs_hold_no_secret_at_any_level() {
+    let (_outer, data) = folder();
+    let server = Running::start(&data, &[("JISCORD_LOG", "trace")]);
+    let http = api(&server);
+    http.register("ada", "ada@example.com", PASSWORD).await.unwrap();
+    http.login("ada@example.com", "a wrong password of hers").await.unwrap_err();
+    let client = Client::login(&server.url(), "ada@example.com", PASSWORD).await.unwrap();
+    let token = http.login("ada@example.com", PASSWORD).await.unwrap().token;
+    let guild = client.http().create_guild("Tea house").await.unwrap().guild_id;
+    let channel = client.http().create_channel(guild, "small talk").await.unwrap().channel_id;
+    let mut events = client.events();
+    client.send(channel, "for your eyes only").await.unwrap();
+    while !matches!(events.next().await.unwrap().unwrap(), Event::MessageCreate(_)) {}
+    client.close().await;
+    http.with_token(format!("{token}x")).me().await.unwrap_err();
+    server.signal();
+    let log: Vec<_> = server.log.iter().collect();
+    assert!(log.iter().any(|line| line.contains("/api/auth/login")), "{log:?}");
+    let read = |name: &str| fs::read_to_string(data.join(name)).unwrap().trim().to_owned();
+    for secret in
+        [PASSWORD, "a wrong password of hers", "for your eyes only", &token, &read("jwt.secret"), &read("service.token")]
+    {
+        let shown: Vec<_> = log.iter().filter(|line| line.contains(secret)).collect();
+        assert!(shown.is_empty(), "{shown:?}");
+    }
+    assert!(server.ended().success());
 }
 
 #[test]

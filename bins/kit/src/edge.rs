@@ -35,6 +35,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
 
 use crate::{
     config::Config,
@@ -271,8 +272,11 @@ impl Connection {
         };
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ClientAddr(client));
+        // Without what is behind the question mark: some clients put secrets there, though nobody reads them.
+        let span = tracing::debug_span!("request", %client, method = %request.method(), path = request.uri().path());
 
-        let Ok(mut response) = router.oneshot(request).await;
+        let Ok(mut response) = router.oneshot(request).instrument(span.clone()).await;
+        span.in_scope(|| tracing::debug!(status = response.status().as_u16()));
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if let Some(seat) = seat.filter(|_| upgraded) {
             let _ = self.client_seat.set(seat);
