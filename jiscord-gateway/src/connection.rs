@@ -10,6 +10,7 @@
 
 use std::{
     convert::Infallible,
+    num::NonZeroU32,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -32,13 +33,11 @@ use tokio::{
     select,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     dispatch::{End, Key, Post},
     hub::{Entrant, Hub, Seat},
-    settings::Limits,
     wire::{self, Io, Reader, Said},
 };
 
@@ -57,8 +56,10 @@ pub(crate) async fn serve(io: Box<dyn Io>, hub: Arc<Hub>, shutdown: Cancellation
     hub.post(key, Post::Add { key, writer, end: end.clone() }).await;
 
     let heard = Arc::new(AtomicU64::new(hub.millis()));
-    let pace = Pace::new(&hub.settings.limits);
-    let mut client = Client { reader, out: Outbound { hub: hub.clone(), key }, heard, pace, shutdown };
+    let limits = &hub.settings.limits;
+    let pace = Pace::new(limits.commands, limits.command_burst, limits.command_burst.get());
+    let beats = Pace::new(limits.control_frames, limits.control_frames, 0);
+    let mut client = Client { reader, out: Outbound { hub: hub.clone(), key }, heard, pace, beats, shutdown };
     let talk = async {
         let Err(close) = talk(&mut client, &end).await;
         close
@@ -103,6 +104,7 @@ struct Client {
     out: Outbound,
     heard: Arc<AtomicU64>,
     pace: Pace,
+    beats: Pace,
     shutdown: CancellationToken,
 }
 
@@ -117,11 +119,14 @@ impl Client {
             };
             self.heard.store(self.out.hub.millis(), Ordering::Relaxed);
             let Said::Text(text) = said else { continue };
-            match self.pace.step() {
-                Ok(()) => return Ok(read(&text)),
+            let frame = ClientFrame::read(&text);
+            // A heartbeat is no command: somebody at the limit of his commands is still there.
+            let beat = matches!(frame, Ok(ClientFrame::Heartbeat(())));
+            match if beat { self.beats.step() } else { self.pace.step() } {
+                Ok(()) => return Ok(frame),
                 Err(Some(wait)) => {
                     let fault = Fault::new(Code::RATE_LIMITED, "too many commands").retry_after(wait);
-                    let (op, nonce) = read(&text).map(|frame| names(&frame)).unwrap_or_default();
+                    let (op, nonce) = frame.map(|frame| names(&frame)).unwrap_or_default();
                     self.out.error(fault, op, nonce).await;
                 }
                 Err(None) => return Err(Some(CloseCode::RateLimited)),
@@ -148,13 +153,10 @@ impl Client {
     }
 }
 
-fn read(text: &Utf8Bytes) -> Result<ClientFrame, FrameError> {
-    ClientFrame::read(text)
-}
-
 /// A command's op and nonce, for the answer to it.
 fn names(frame: &ClientFrame) -> (Option<String>, Option<String>) {
     match frame {
+        ClientFrame::Heartbeat(()) => (Some("HEARTBEAT".into()), None),
         ClientFrame::SendMessage(message) => (Some("SEND_MESSAGE".into()), message.nonce.clone()),
         ClientFrame::TypingStart(_) => (Some("TYPING_START".into()), None),
         _ => (None, None),
@@ -185,8 +187,9 @@ impl<'a> Greeted<'a> {
                 Ok(ClientFrame::Identify(identify)) => break identify,
                 // Sessions cannot be resumed yet: the client identifies anew.
                 Ok(ClientFrame::Resume(_)) => return Err(Some(CloseCode::ResumeRefused)),
-                Err(FrameError::Body { op, source }) if op == "IDENTIFY" || op == "RESUME" => {
-                    self.client.out.error(Fault::new(Code::MALFORMED, format!("bad {op}: {source}")), Some(op), None).await;
+                // Without what serde says of it, which may quote a token.
+                Err(FrameError::Body { op, .. }) if op == "IDENTIFY" || op == "RESUME" => {
+                    self.client.out.error(Fault::new(Code::MALFORMED, format!("bad {op}")), Some(op), None).await;
                 }
                 Err(FrameError::Malformed(_)) => return Err(Some(CloseCode::NotAFrame)),
                 _ => return Err(Some(CloseCode::NotIdentified)),
@@ -290,9 +293,10 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(limits: &Limits) -> Self {
-        let quota = Quota::per_second(limits.commands).allow_burst(limits.command_burst);
-        Self { limiter: RateLimiter::direct(quota), refused: 0, most: limits.command_burst.get() }
+    /// So many a second, so many at once; and how many may be refused before that has gone on for too long.
+    fn new(per_second: NonZeroU32, burst: NonZeroU32, most: u32) -> Self {
+        let quota = Quota::per_second(per_second).allow_burst(burst);
+        Self { limiter: RateLimiter::direct(quota), refused: 0, most }
     }
 
     /// One step. Too fast: how long to wait, or nothing if that has gone on for too long.

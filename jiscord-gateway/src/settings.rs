@@ -34,8 +34,8 @@ pub struct Limits {
     pub fragments: u32,
     /// The longest that a message may take from its first fragment to its last.
     pub message_time: Duration,
-    /// The most WebSocket control frames a second.
-    pub control_frames: u32,
+    /// The most WebSocket control frames a second, and the most HEARTBEATs.
+    pub control_frames: NonZeroU32,
     /// How long a connection may wait with IDENTIFY.
     pub identify: Duration,
     /// Commands a second.
@@ -59,7 +59,7 @@ impl Default for Limits {
             first_frame: 4 << 10,
             fragments: 16,
             message_time: Duration::from_secs(30),
-            control_frames: 10,
+            control_frames: const { NonZeroU32::new(10).unwrap() },
             identify: Duration::from_secs(30),
             commands: const { NonZeroU32::new(20).unwrap() },
             command_burst: const { NonZeroU32::new(100).unwrap() },

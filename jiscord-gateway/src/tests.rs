@@ -304,6 +304,7 @@ async fn every_connection_ends_for_the_right_reason() {
         ("binary in a session", vec![identify(), Ws::binary(b"x".as_slice())], vec!["READY"], 4002),
         ("an unknown op", vec![identify(), text(json!({"op": "DANCE"}))], vec!["READY", "ERROR"], 4009),
         ("a bad body", vec![identify(), text(json!({"op": "SEND_MESSAGE", "d": {"content": 1}}))], vec!["READY", "ERROR"], 4009),
+        ("a flood of heartbeats", vec![text(json!({"op": "HEARTBEAT"})); 11], vec!["HEARTBEAT_ACK"; 10], 4008),
         ("a flood of pings", vec![Ws::Ping("x".into()); 11], vec![], 4008),
         (
             "RESUME",

@@ -213,7 +213,7 @@ impl Frames {
         Self {
             most,
             most_fragments: limits.fragments,
-            most_controls: limits.control_frames,
+            most_controls: limits.control_frames.get(),
             most_time: limits.message_time,
             header: [0; 14],
             have: 0,
@@ -298,7 +298,8 @@ mod tests {
     use super::*;
 
     fn frames() -> Frames {
-        let limits = Limits { frame: 100, fragments: 4, control_frames: 3, ..Limits::default() };
+        let limits =
+            Limits { frame: 100, fragments: 4, control_frames: std::num::NonZeroU32::new(3).unwrap(), ..Limits::default() };
         Frames::new(&limits, Arc::new(AtomicUsize::new(100)))
     }
 
