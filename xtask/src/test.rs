@@ -28,13 +28,15 @@ pub(crate) fn run() -> ExitCode {
         });
         report.step("lints", || {
             component("clippy", "clippy")?;
-            done(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+            done(cargo().args(["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"]))
         });
         // All targets in one graph, so that programs, tests and examples share what they are built of.
         report.step("build", || done(cargo().args(["build", "--workspace", "--all-targets"])));
         report.step("tests", || done(cargo().args(["test", "--workspace", "--no-fail-fast"])));
         report.step("examples", || examples::run(|name| workspace.program(name)));
-        report.step("docs", || done(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")));
+        report.step("docs", || {
+            done(cargo().args(["doc", "--workspace", "--no-deps", "--keep-going"]).env("RUSTDOCFLAGS", "-D warnings"))
+        });
         report.step("wasm", wasm);
         report.step("features", || features(&workspace));
         report.step("oldest Rust", || oldest_rust(&workspace));

@@ -1,7 +1,7 @@
 //! What the service binaries share: configuration, telemetry, the accept loop, shutdown.
 //!
-//! A binary reads its [`Config`](config::Config), installs [`telemetry`], builds a router of the library crates and hands
-//! it to an [`Edge`](edge::Edge). What is global to a process (logger, signals, umask) is set here and in no library.
+//! A binary reads its [`Config`], installs [`telemetry`], builds a router of the library crates and hands
+//! it to an [`Edge`]. What is global to a process (logger, signals, umask) is set here and in no library.
 
 pub mod config;
 pub mod edge;
