@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::site::{Call, ORIGIN, Reply, Site, passwords, settings};
+use argon2::{Argon2, PasswordHasher};
 use jiscord_api::{
     Limits,
     limits::Rate,
@@ -214,6 +215,9 @@ async fn a_hash_says_what_it_costs_and_costs_what_owasp_says() {
     assert_eq!(passwords.jobs(), 3);
     assert!(!passwords.verify(Password::new("correct horse").ok(), None).await.unwrap());
     assert_eq!(passwords.jobs(), 4);
+    // What is no password is not right either where somebody, elsewhere, was let through with none.
+    let empty = Argon2::default().hash_password(b"").unwrap().to_string();
+    assert!(!passwords.verify(Password::new("").ok(), Some(&empty)).await.unwrap());
     // The same text in another form of Unicode is the same password, and a different tail is not cut off.
     let hash = passwords.hash(Password::new("caf\u{e9} au lait").unwrap()).await.unwrap();
     assert!(passwords.verify(Password::new("cafe\u{301} au lait").ok(), Some(&hash)).await.unwrap());

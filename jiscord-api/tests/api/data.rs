@@ -499,6 +499,9 @@ async fn a_gateway_asks_without_http() {
 
     assert_eq!(backend.user(ada.actor(), ada.id).await.unwrap().email.as_deref(), Some("ada@example.com"));
     assert_eq!(backend.user(bea.actor(), ada.id).await.unwrap().email, None);
+    for (actor, hash) in [(ada.actor(), None), (bea.actor(), None), (Actor::System, Some("hash of Ada"))] {
+        assert_eq!(site.chat.account(actor, ada.id).await.unwrap().password_hash.as_deref(), hash);
+    }
     let memberships = backend.memberships(ada.actor(), ada.id).await.unwrap();
     assert_eq!(memberships.iter().map(|membership| membership.guild.guild_id).collect::<Vec<_>>(), [guild]);
     assert_eq!(backend.memberships(Actor::System, ada.id).await.unwrap(), memberships);
