@@ -26,10 +26,11 @@ const END: Duration = Duration::from_secs(25);
 /// The all-in-one as a process with a data folder of its own, at an address of its own. It ends when this is dropped; if the
 /// test has failed, its log is printed.
 pub struct Deployment {
+    /// Dropped first: it ends before its folder goes.
+    server: Option<Child>,
     folder: TempDir,
     settings: Vec<(String, String)>,
     url: String,
-    server: Option<Child>,
 }
 
 /// A row of the event log.
@@ -50,7 +51,7 @@ impl Deployment {
     /// One with these environment variables.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut deployment = Self { folder: tempfile::tempdir().unwrap(), settings, url: String::new(), server: None };
+        let mut deployment = Self { server: None, folder: tempfile::tempdir().unwrap(), settings, url: String::new() };
         deployment.run("0").await;
         deployment
     }

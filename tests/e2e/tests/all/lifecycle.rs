@@ -134,6 +134,21 @@ async fn a_head_that_comes_slowly_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = Deployment::with(&[("JISCORD_LIMIT_BODY_MS", "500")]).await;
+    for path in ["/register", "/login"] {
+        let mut raw = Raw::connect(&server.auth()).await;
+        let head = format!(
+            "POST {}{path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
+            raw.path(),
+            raw.host()
+        );
+        raw.write(head.as_bytes()).await.unwrap();
+        assert_eq!(raw.status().await, Some(408), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn health_is_open_and_says_ok() {
     let server = Deployment::start().await;
     for base in [server.auth(), server.data()] {

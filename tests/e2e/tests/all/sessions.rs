@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiscord_e2e::{Deployment, PATIENCE, Raw, Socket, nobodys_id, within};
 use serde_json::json;
-use tokio::time::interval;
+use tokio::{sync::watch, time::interval};
 
 #[tokio::test]
 async fn the_later_session_of_a_device_lives_and_others_are_left_alone() {
@@ -64,29 +65,39 @@ async fn identify_many_times_at_once_leaves_one_session() {
     let server = Deployment::start().await;
     let ada = server.register("ada").await;
     let channel = ada.create_channel(&ada.create_guild("Computing").await, "engines").await;
-    let begin = || async {
-        let mut socket = Socket::open(&server.ws()).await;
-        socket.say("IDENTIFY", json!({"token": ada.token})).await;
-        socket
-    };
-    let mut sockets = futures_util::future::join_all((0..12).map(|_| begin())).await;
-    // All but one have ended; the one that lives hears the message.
-    let row = ada.post(&channel, json!({"content": "who is left?"})).await;
-    let mut lives = 0;
-    for socket in &mut sockets {
+    let ended = watch::Sender::new(0);
+    let live = |mut socket: Socket| async {
+        let mut all_but_one = ended.subscribe();
+        let mut ready = false;
         loop {
-            match socket.next().await {
-                Ok(frame) if frame["op"] == "MESSAGE_CREATE" => {
-                    assert_eq!(frame["d"]["messageId"], row["message_id"]);
-                    socket.say("HEARTBEAT", json!(null)).await;
-                }
-                Ok(frame) if frame["op"] == "HEARTBEAT_ACK" => break lives += 1,
-                Ok(_) => {}
-                Err(end) => break assert_eq!(end.0, Some(4010)),
+            tokio::select! {
+                frame = socket.next() => match frame {
+                    Ok(frame) => ready |= frame["op"] == "READY",
+                    Err(end) => {
+                        assert_eq!(end.0, Some(4010));
+                        ended.send_modify(|count| *count += 1);
+                        return None;
+                    }
+                },
+                _ = all_but_one.wait_for(|count| *count == 11) => return Some((socket, ready)),
             }
         }
+    };
+    let mut sockets = Vec::new();
+    for _ in 0..12 {
+        sockets.push(Socket::open(&server.ws()).await);
     }
-    assert_eq!(lives, 1);
+    for socket in &mut sockets {
+        socket.say("IDENTIFY", json!({"token": ada.token})).await;
+    }
+    let mut lives: Vec<_> = within(PATIENCE, join_all(sockets.into_iter().map(live))).await.into_iter().flatten().collect();
+    let (mut socket, ready) = lives.pop().unwrap();
+    assert!(lives.is_empty());
+    if !ready {
+        socket.hear("READY").await;
+    }
+    socket.send(&channel, "here").await;
+    socket.hear("MESSAGE_CREATE").await;
 }
 
 #[tokio::test]
@@ -118,7 +129,7 @@ async fn who_falls_silent_is_closed_and_who_beats_is_not() {
     socket.hear("READY").await;
     let (mut silent, _) = ada.identify(json!({"device": "silent"})).await;
 
-    let mut beat = interval(Duration::from_millis(100));
+    let mut beat = interval(Duration::from_millis(250));
     let beating = async {
         loop {
             beat.tick().await;
@@ -142,7 +153,7 @@ async fn who_does_not_identify_is_closed() {
     assert_eq!(socket.last_words().await, (vec![], Some(4003)));
     // A beating heart does not help.
     let mut socket = Socket::open(&server.ws()).await;
-    let mut beat = interval(Duration::from_millis(20));
+    let mut beat = interval(Duration::from_millis(150));
     let end = loop {
         beat.tick().await;
         socket.say("HEARTBEAT", json!(null)).await;
@@ -179,4 +190,11 @@ async fn who_commands_too_fast_is_told_and_then_closed() {
     // What was acknowledged is stored, what was refused is not.
     let acked = said.iter().filter(|frame| frame["op"] == "MESSAGE_ACK").count();
     assert_eq!(ada.history(&channel).await.len(), acked);
+
+    // A heart that races is no heart.
+    let mut socket = ada.connect().await;
+    for _ in 0..1_000 {
+        socket.say("HEARTBEAT", json!(null)).await;
+    }
+    assert_eq!(socket.rest().await.1.0, Some(4008));
 }
