@@ -6,10 +6,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwn
 use serde_json::value::RawValue;
 
 use crate::{
-    event::{Position, Topic},
     fault::Code,
     id::{ChannelId, GuildId, MessageId, SessionId, UserId},
     model::{Channel, Guild, Member, Message, Rev, User},
+    topic::{Position, Topic},
 };
 
 /// The version of the protocol that READY names.

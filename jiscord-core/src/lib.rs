@@ -10,6 +10,7 @@ pub mod mint;
 pub mod model;
 pub mod text;
 pub mod time;
+mod topic;
 
 pub use self::{
     event::{Event, Position, Topic},
