@@ -499,8 +499,8 @@ impl Hub {
     /// The line: takes events off the bus and tells them, for as long as it is polled.
     pub(crate) async fn line(self: Arc<Self>) {
         loop {
-            let heard = self.bus.next().await;
-            let change = Change::of(&heard.event);
+            let Heard::Event { event, p } = self.bus.next().await else { continue };
+            let change = Change::of(&event);
             // Held until the event is told: his sessions hold the guild then.
             let _pin = match change {
                 Some(Change::Join { guild, user, .. }) => self.make_room(guild, user).await,
@@ -508,7 +508,7 @@ impl Hub {
             };
             let permits = join_all(self.dispatchers.all().iter().map(mpsc::Sender::reserve)).await;
             let mut state = self.lock();
-            for (permit, mut posts) in permits.into_iter().zip(self.tell(&mut state, heard, change)) {
+            for (permit, mut posts) in permits.into_iter().zip(self.tell(&mut state, event, p, change)) {
                 // A dispatcher ends only with the hub.
                 let Ok(permit) = permit else { continue };
                 match posts.pop() {
@@ -543,8 +543,7 @@ impl Hub {
     }
 
     /// Changes what an event changes, and says what each dispatcher is to do about it.
-    fn tell(&self, state: &mut State, heard: Heard, change: Option<Change>) -> Vec<Vec<Post>> {
-        let Heard { event, p } = heard;
+    fn tell(&self, state: &mut State, event: Event, p: Option<Position>, change: Option<Change>) -> Vec<Vec<Post>> {
         state.p = p.unwrap_or(state.p);
         let count = self.dispatchers.count();
         let mut posts: Vec<Vec<Post>> = (0..count).map(|_| Vec::new()).collect();

@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 pub mod bus;
+pub mod claims;
 pub mod local;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 #[cfg(feature = "server")]
 mod connection;
@@ -20,7 +23,7 @@ mod tests;
 #[cfg(feature = "server")]
 mod wire;
 
-pub use self::{bus::Bus, local::LocalBus};
+pub use self::{bus::Bus, claims::Claims, local::LocalBus};
 #[cfg(feature = "server")]
 pub use self::{
     service::{Gateway, GatewayService},

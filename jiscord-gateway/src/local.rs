@@ -77,10 +77,10 @@ impl Bus for LocalBus {
         let Line { read, ahead, passing } = &mut *line;
         loop {
             if let Some(Logged { p, event }) = ahead.pop_front() {
-                return Heard { event, p: Some(p) };
+                return Heard::Event { event, p: Some(p) };
             }
             tokio::select! {
-                Some(event) = passing.recv() => return Heard { event, p: None },
+                Some(event) = passing.recv() => return Heard::Event { event, p: None },
                 () = self.log.wait_past(*read) => match self.log.read_after(*read, PAGE).await {
                     Ok(page) => {
                         *read = page.last().map_or(*read, |last| last.p);

@@ -1,0 +1,189 @@
+//! One session a device: who holds the place of a user's device, wherever the gateways are.
+//!
+//! A claim gets a fence, which is larger than that of the claim before it. The larger fence lives: whoever holds a smaller one
+//! for the same device is told so by [`Claimed::evicted`], by [`Heard::Evict`](crate::bus::Heard::Evict) or, at the latest, by
+//! [`Claims::refresh`].
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiscord_core::{
+    SessionId, UserId,
+    fault::Result,
+    text::Device,
+    time::{Clock, SystemClock},
+};
+use tokio::time::Instant;
+
+/// A session's claim to the one place of its user's device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The user.
+    pub user: UserId,
+    /// The device; `None` is the nameless one.
+    pub device: Option<Device>,
+    /// The session.
+    pub session: SessionId,
+    /// What [`Claims::claim`] gave it.
+    pub fence: u64,
+    /// How long the client has been silent.
+    pub silent: Duration,
+}
+
+/// A place was claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Claimed {
+    /// Larger than that of every claim to the same device before.
+    pub fence: u64,
+    /// Whose sessions are over now; the first is the claimed device's own entry. Other instances hear the same over the bus.
+    pub evicted: Vec<Eviction>,
+}
+
+/// Sessions of a device that are held by a smaller fence are over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// The device; `None` is the nameless one.
+    pub device: Option<Device>,
+    /// The session that has this fence, or a larger one, lives.
+    pub fence: u64,
+}
+
+/// Keeps the places of all users' devices.
+#[async_trait]
+pub trait Claims: Send + Sync {
+    /// Claims the place of a user's device for a session of this instance. One device too many evicts the longest silent one.
+    ///
+    /// Two claims that run at once may return in either order: a session that finds a larger fence than its own in its place
+    /// is the one that is over.
+    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId) -> Result<Claimed>;
+
+    /// Gives a place back. Nothing happens if a later claim has it.
+    async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> Result<()>;
+
+    /// Says that these sessions of this instance are still there, once in each heartbeat period, and claims again, with their
+    /// own fences, those places that were forgotten. Returns the indices of those that are over.
+    async fn refresh(&self, own: &[Claim]) -> Result<Vec<usize>>;
+}
+
+/// The claims of a single process.
+pub struct LocalClaims {
+    most: usize,
+    places: Mutex<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    /// The largest fence so far.
+    fence: u64,
+    users: HashMap<UserId, HashMap<Option<Device>, Place>>,
+}
+
+struct Place {
+    fence: u64,
+    heard: Instant,
+}
+
+impl LocalClaims {
+    /// No claims yet. `most` is how many devices of a user may have a session at a time.
+    pub fn new(most: usize) -> Self {
+        Self { most, places: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Claims for LocalClaims {
+    async fn claim(&self, user: UserId, device: Option<&Device>, _session: SessionId) -> Result<Claimed> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let fence = SystemClock.now_micros().max(places.fence + 1);
+        places.fence = fence;
+        let devices = places.users.entry(user).or_default();
+        devices.insert(device.cloned(), Place { fence, heard: Instant::now() });
+        let mut evicted = vec![Eviction { device: device.cloned(), fence }];
+        while devices.len() > self.most.max(1) {
+            let others = devices.iter().filter(|(_, place)| place.fence != fence);
+            let Some(silent) = others.min_by_key(|(_, place)| (place.heard, place.fence)).map(|(device, _)| device.clone())
+            else {
+                break;
+            };
+            if let Some(place) = devices.remove(&silent) {
+                evicted.push(Eviction { device: silent, fence: place.fence + 1 });
+            }
+        }
+        Ok(Claimed { fence, evicted })
+    }
+
+    async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> Result<()> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(devices) = places.users.get_mut(&user) {
+            devices.retain(|name, place| name.as_ref() != device || place.fence != fence);
+            if devices.is_empty() {
+                places.users.remove(&user);
+            }
+        }
+        Ok(())
+    }
+
+    async fn refresh(&self, own: &[Claim]) -> Result<Vec<usize>> {
+        let now = Instant::now();
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = Vec::new();
+        for (index, claim) in own.iter().enumerate() {
+            // In one process nothing is forgotten: what is not there was evicted or released.
+            let place = places.users.get_mut(&claim.user).and_then(|devices| devices.get_mut(&claim.device));
+            match place.filter(|place| place.fence == claim.fence) {
+                Some(place) => place.heard = now.checked_sub(claim.silent).unwrap_or(now),
+                None => lost.push(index),
+            }
+        }
+        Ok(lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user() -> UserId {
+        "0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap()
+    }
+
+    fn session() -> SessionId {
+        "7c9e6679-7425-40de-944b-e07fc1f90ae7".parse().unwrap()
+    }
+
+    fn own(device: Option<&Device>, fence: u64, silent: u64) -> Claim {
+        Claim { user: user(), device: device.cloned(), session: session(), fence, silent: Duration::from_secs(silent) }
+    }
+
+    #[tokio::test]
+    async fn the_later_claim_lives_and_a_late_release_changes_nothing() {
+        let claims = LocalClaims::new(8);
+        let first = claims.claim(user(), None, session()).await.unwrap();
+        let second = claims.claim(user(), None, session()).await.unwrap();
+        assert!(second.fence > first.fence);
+        assert_eq!(second.evicted, [Eviction { device: None, fence: second.fence }]);
+        claims.release(user(), None, first.fence).await.unwrap();
+        let own = [own(None, first.fence, 0), own(None, second.fence, 0)];
+        assert_eq!(claims.refresh(&own).await.unwrap(), [0]);
+        claims.release(user(), None, second.fence).await.unwrap();
+        assert_eq!(claims.refresh(&own).await.unwrap(), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_device_too_many_evicts_the_longest_silent() {
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let claims = LocalClaims::new(2);
+        let [phone, laptop, tablet] = ["phone", "laptop", "tablet"].map(|name| Device::new(name).unwrap());
+        let first = claims.claim(user(), Some(&phone), session()).await.unwrap();
+        let second = claims.claim(user(), Some(&laptop), session()).await.unwrap();
+        claims.refresh(&[own(Some(&phone), first.fence, 1), own(Some(&laptop), second.fence, 9)]).await.unwrap();
+        let third = claims.claim(user(), Some(&tablet), session()).await.unwrap();
+        assert_eq!(third.evicted[1..], [Eviction { device: Some(laptop.clone()), fence: second.fence + 1 }]);
+        assert_eq!(claims.refresh(&[own(Some(&laptop), second.fence, 0)]).await.unwrap(), [0]);
+    }
+}

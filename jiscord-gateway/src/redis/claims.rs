@@ -1,0 +1,134 @@
+//! One session a device, across gateways.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiscord_core::{Code, Fault, SessionId, Topic, UserId, fault, text::Device};
+use redis::{Cmd, FromRedisValue, Pipeline, aio::MultiplexedConnection};
+use tokio::{sync::Mutex, time::sleep};
+
+use super::{
+    link::{Backoff, Error, Redis, Result, evalsha},
+    scripts,
+};
+use crate::claims::{Claim, Claimed, Claims, Eviction};
+
+/// How long Redis may be away before a claim is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many claims are refreshed by one pipeline.
+const CHUNK: usize = 500;
+/// How long the places of a user are remembered after the last sign of a session.
+const KEPT: Duration = Duration::from_secs(60 * 60);
+
+/// Claims that all gateways on one Redis share.
+pub struct RedisClaims {
+    redis: Redis,
+    instance: String,
+    most: usize,
+    link: Mutex<Shared>,
+}
+
+/// The connection in use, and how many there were before it.
+#[derive(Default)]
+struct Shared {
+    connection: Option<MultiplexedConnection>,
+    number: u64,
+}
+
+impl RedisClaims {
+    /// Nothing is connected yet. `instance` names this gateway among all, `most` is how many devices of a user may have a
+    /// session at a time.
+    pub fn new(redis: &Redis, instance: impl Into<String>, most: usize) -> Self {
+        Self { redis: redis.clone(), instance: instance.into(), most: most.max(1), link: Mutex::default() }
+    }
+
+    async fn connection(&self) -> Result<(u64, MultiplexedConnection)> {
+        let mut link = self.link.lock().await;
+        if let Some(connection) = &link.connection {
+            return Ok((link.number, connection.clone()));
+        }
+        let connection = self.redis.connect_deaf().await?.connection;
+        link.number += 1;
+        link.connection = Some(connection.clone());
+        Ok((link.number, connection))
+    }
+
+    /// Asks until there is an answer, or patience ends. Asking twice does no harm, whatever is asked here.
+    async fn ask<T: FromRedisValue>(&self, calls: &Pipeline) -> fault::Result<Vec<T>> {
+        let mut backoff = Backoff::default();
+        let mut last = None;
+        let asking = async {
+            loop {
+                match self.connection().await {
+                    Ok((number, mut connection)) => match calls.query_async(&mut connection).await {
+                        Ok(answers) => return answers,
+                        Err(error) => {
+                            let mut link = self.link.lock().await;
+                            if link.number == number {
+                                link.connection = None;
+                            }
+                            last = Some(error.into());
+                        }
+                    },
+                    Err(error) => last = Some(error),
+                }
+                sleep(backoff.next()).await;
+            }
+        };
+        let asked = tokio::time::timeout(PATIENCE, asking).await;
+        asked.map_err(|late| {
+            let away = Fault::new(Code::UNAVAILABLE, "sessions cannot be claimed at present").retry_after(Duration::from_secs(2));
+            away.because(last.unwrap_or_else(|| Error::Away(late.into())))
+        })
+    }
+
+    /// A call of a script about a user's device.
+    fn call(&self, script: &redis::Script, user: UserId, device: Option<&Device>) -> Cmd {
+        let mut call = evalsha(script, &[self.redis.sessions_key(user)]);
+        call.arg(device.map_or("", Device::as_str));
+        call
+    }
+
+    /// The arguments that claiming and refreshing share.
+    fn place(&self, script: &redis::Script, user: UserId, device: Option<&Device>, session: SessionId) -> Cmd {
+        let mut call = self.call(script, user, device);
+        call.arg(session.to_string()).arg(&self.instance).arg(self.most).arg(Topic::User(user).to_string()).arg(KEPT.as_secs());
+        call
+    }
+}
+
+#[async_trait]
+impl Claims for RedisClaims {
+    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId) -> fault::Result<Claimed> {
+        let mut call = Pipeline::new();
+        call.add_command(self.place(&scripts::CLAIM, user, device, session));
+        let answers: Vec<Vec<(String, u64)>> = self.ask(&call).await?;
+        let evicted = answers.into_iter().flatten();
+        let evicted: Vec<_> = evicted.map(|(device, fence)| Eviction { device: Device::new(&device).ok(), fence }).collect();
+        let fence = evicted.first().map(|own| own.fence).ok_or_else(|| Fault::new(Code::INTERNAL, "a claim without a fence"))?;
+        Ok(Claimed { fence, evicted })
+    }
+
+    async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> fault::Result<()> {
+        let mut release = self.call(&scripts::RELEASE, user, device);
+        release.arg(fence);
+        let mut call = Pipeline::new();
+        call.add_command(release);
+        self.ask::<()>(&call).await.map(drop)
+    }
+
+    async fn refresh(&self, own: &[Claim]) -> fault::Result<Vec<usize>> {
+        let mut lost = Vec::new();
+        for (begin, chunk) in own.chunks(CHUNK).enumerate().map(|(n, chunk)| (n * CHUNK, chunk)) {
+            let mut pipeline = Pipeline::new();
+            for claim in chunk {
+                let mut call = self.place(&scripts::REFRESH, claim.user, claim.device.as_ref(), claim.session);
+                call.arg(claim.fence).arg(u64::try_from(claim.silent.as_micros()).unwrap_or(u64::MAX));
+                pipeline.add_command(call);
+            }
+            let kept: Vec<bool> = self.ask(&pipeline).await?;
+            lost.extend(kept.iter().enumerate().filter(|(_, kept)| !**kept).map(|(index, _)| begin + index));
+        }
+        Ok(lost)
+    }
+}

@@ -1,0 +1,26 @@
+//! The bus, the log and the claims on one Redis, for gateways and publishers in several processes.
+//!
+//! - [`RedisPublisher`] appends events to the log and publishes them, in order, and keeps them while Redis is away.
+//! - [`RedisBus`] is that and hears the topics that a gateway joins.
+//! - [`RedisClaims`] keeps one session a device across gateways.
+//!
+//! A topic is a Redis channel of the same name, and what is published there is
+//! `<p> <position of the topic's event before> <OP> <channel id or -> <frame>`, with zeros for what does not last. The plain
+//! frames of MESSAGE_CREATE and TYPING are also published on `channel:<channel id>`, for whoever listens there.
+//!
+//! None of them needs Redis to be there when it starts, and all come back by themselves. Only what an operator has to mend is
+//! an error at the start.
+
+mod bus;
+mod claims;
+mod link;
+mod payload;
+mod publisher;
+mod scripts;
+
+pub use self::{
+    bus::RedisBus,
+    claims::RedisClaims,
+    link::{Error, Redis, Result},
+    publisher::RedisPublisher,
+};

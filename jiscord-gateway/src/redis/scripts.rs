@@ -1,0 +1,161 @@
+//! What runs inside Redis, so that it happens as one thing.
+//!
+//! The hash `log` holds the log's state: `run` and `epoch` (the server's run that the epoch belongs to), `last` and `floor`
+//! (positions). `active` is a sorted set of topics by the position of their last event, `log:<topic>` a stream of a topic's
+//! events, `seen:<event id>` the position that an event was given.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// Appends an event once and publishes it.
+///
+/// An event that was seen is not published again, one that may have been forgotten since is refused. A caller that knows
+/// another epoch than this log's is refused too: a server that began again with older data would give out positions anew.
+pub(super) static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+-- KEYS 1 log  2 active  3 seen:<event id>  4.. log:<topic>
+-- ARGV 1 epoch  2 op and channel id or -  3 frame  4 entries kept  5 seconds kept  6 the event id's microseconds
+--      7 a channel for the plain frame, or empty  8.. topics, distinct, in the order of KEYS 4..
+local log = redis.call('HMGET', KEYS[1], 'epoch', 'last')
+if log[1] ~= ARGV[1] then return redis.error_reply('EPOCH log was opened anew') end
+local seen = redis.call('GET', KEYS[3])
+if seen then return {0, seen} end
+local now = redis.call('TIME')
+now = now[1] * 1000000 + now[2]
+if now - ARGV[6] > 540000000 then return redis.error_reply('LATE may have been forgotten') end
+local p = string.format('%.0f', math.max(tonumber(log[2] or '0') + 1, now)) -- tostring() loses digits
+redis.call('HSET', KEYS[1], 'last', p)
+redis.call('SET', KEYS[3], p, 'EX', 600)
+for i = 4, #KEYS do
+  local topic = ARGV[i + 4]
+  local prev = redis.call('ZSCORE', KEYS[2], topic) or '0'
+  redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[4], p .. '-0', 'v', prev, 'h', ARGV[2], 'f', ARGV[3])
+  redis.call('EXPIRE', KEYS[i], ARGV[5])
+  redis.call('ZADD', KEYS[2], p, topic)
+  redis.call('PUBLISH', topic, p .. ' ' .. prev .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
+end
+if ARGV[7] ~= '' then redis.call('PUBLISH', ARGV[7], string.sub(ARGV[3], 1, -2) .. ',"p":' .. p .. '}') end
+return {1, p}
+"#,
+    )
+});
+
+/// Opens the log, on every connection. In another run of the server it is a new log, since its tail may be lost.
+pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+-- KEYS 1 log   ARGV 1 a fresh random name
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local log = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'last', 'floor')
+if log[1] ~= run then
+  local now = redis.call('TIME')
+  local floor = string.format('%.0f', math.max(tonumber(log[3] or '0') + 1, now[1] * 1000000 + now[2]))
+  redis.call('HSET', KEYS[1], 'run', run, 'epoch', ARGV[1], 'last', floor, 'floor', floor)
+  log = {run, ARGV[1], floor, floor}
+end
+return {log[2], log[3], log[4]}
+"#,
+    )
+});
+
+/// Forgets which topics were active longer ago than their streams are kept.
+pub(super) static TRIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+-- KEYS 1 log  2 active   ARGV 1 seconds kept
+local log = redis.call('HMGET', KEYS[1], 'last', 'floor')
+local now = redis.call('TIME')
+local to = math.min((now[1] - ARGV[1]) * 1000000, tonumber(log[1] or '0'))
+if to > tonumber(log[2] or '0') then
+  to = string.format('%.0f', to)
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', to)
+  redis.call('HSET', KEYS[1], 'floor', to)
+end
+"#,
+    )
+});
+
+/// Claims the place of a device, and evicts whoever had it, and the longest silent of too many devices.
+///
+/// The hash `sessions:<user>` has for each device `<fence> <microseconds at which it was heard> <session> <instance>`; the
+/// nameless device is the empty field.
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+-- KEYS 1 sessions:<user>
+-- ARGV 1 device  2 session  3 instance  4 most devices  5 the user's topic  6 seconds kept
+local function evict(device, fence)
+  local name = device == '' and 'null' or cjson.encode(device)
+  redis.call('PUBLISH', ARGV[5], '0 0 EVICT - {"op":"EVICT","d":{"device":' .. name .. ',"fence":' .. fence .. '}}')
+end
+local now = redis.call('TIME')
+now = now[1] * 1000000 + now[2]
+local old = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+')
+local fence = string.format('%.0f', math.max((tonumber(old) or 0) + 1, now))
+redis.call('HSET', KEYS[1], ARGV[1], fence .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+evict(ARGV[1], fence)
+local answer = {ARGV[1], fence}
+local all = redis.call('HGETALL', KEYS[1])
+local others = {}
+for i = 1, #all, 2 do
+  local its, heard = string.match(all[i + 1], '^(%d+) (%d+)')
+  if all[i] ~= ARGV[1] then others[#others + 1] = {tonumber(heard) or 0, tonumber(its) or 0, all[i]} end
+end
+table.sort(others, function(a, b) return a[1] < b[1] or a[1] == b[1] and a[2] < b[2] end)
+for i = 1, #others + 1 - ARGV[4] do
+  if not others[i] then break end
+  local its = string.format('%.0f', others[i][2] + 1)
+  redis.call('HDEL', KEYS[1], others[i][3])
+  evict(others[i][3], its)
+  answer[#answer + 1] = others[i][3]
+  answer[#answer + 1] = its
+end
+return answer
+"#,
+    )
+});
+
+/// Gives a place back, if it is still the caller's.
+pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+-- KEYS 1 sessions:<user>   ARGV 1 device  2 fence
+if string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+') == ARGV[2] then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+"#,
+    )
+});
+
+/// Says that a session is there, or claims its place again if it was forgotten. 0: it is over.
+///
+/// An evicted device is forgotten as well, but then there is no room for it.
+pub(super) static REFRESH: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+-- KEYS 1 sessions:<user>
+-- ARGV 1 device  2 session  3 instance  4 most devices  5 the user's topic  6 seconds kept  7 fence  8 microseconds of silence
+local at = tonumber(string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+'))
+local fence = tonumber(ARGV[7])
+if at and at > fence then return 0 end
+if not at and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+local now = redis.call('TIME')
+local heard = string.format('%.0f', math.max(now[1] * 1000000 + now[2] - ARGV[8], 0))
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[7] .. ' ' .. heard .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+if at and at < fence then
+  local name = ARGV[1] == '' and 'null' or cjson.encode(ARGV[1])
+  redis.call('PUBLISH', ARGV[5], '0 0 EVICT - {"op":"EVICT","d":{"device":' .. name .. ',"fence":' .. ARGV[7] .. '}}')
+end
+return 1
+"#,
+    )
+});
+
+/// All of them, to be loaded on every connection.
+pub(super) fn all() -> [&'static Script; 6] {
+    [&PUBLISH, &OPEN, &TRIM, &CLAIM, &RELEASE, &REFRESH]
+}

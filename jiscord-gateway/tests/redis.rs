@@ -1,0 +1,654 @@
+//! The bus, the publisher and the claims against a real Redis that is killed, stopped and cut off.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod redis_server;
+
+use std::{sync::Arc, time::Duration};
+
+use jiscord_core::{
+    ChannelId, Code, Event, EventId, Position, SessionId, Topic, UserId,
+    event::Publish,
+    id::{Snowflake, Worker},
+    mint::{IdSource, Minter},
+    text::Device,
+    time::{Clock, SystemClock},
+};
+use jiscord_gateway::{
+    bus::{Bus, Heard},
+    claims::{Claim, Claims, Eviction},
+    redis::{Error, Redis, RedisBus, RedisClaims, RedisPublisher},
+};
+use redis::{AsyncCommands, AsyncConnectionConfig, PushKind, aio::MultiplexedConnection};
+use redis_server::{Server, server, server_with};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
+use uuid::Uuid;
+
+/// Nothing here takes that long, on a busy machine either.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const NOBODY: [usize; 0] = [];
+
+/// Starts a Redis, or leaves the test where there is none.
+macro_rules! redis {
+    ($($options:expr)?) => {
+        match redis!(@ $($options)?) {
+            Some(server) => server,
+            None => return,
+        }
+    };
+    (@) => { server() };
+    (@ $options:expr) => { server_with($options) };
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it never happens")
+}
+
+async fn becomes(mut state: watch::Receiver<bool>, want: bool) {
+    soon(state.wait_for(|is| *is == want)).await.unwrap();
+}
+
+fn at(server: &Server) -> Redis {
+    Redis::new(&server.url()).unwrap().prefix("test:")
+}
+
+/// A client that is none of ours.
+async fn raw(server: &Server) -> MultiplexedConnection {
+    redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+}
+
+fn guild() -> Topic {
+    Topic::Guild(Uuid::new_v4().to_string().parse().unwrap())
+}
+
+fn user() -> UserId {
+    UserId::new(Uuid::new_v4())
+}
+
+struct Mint(Minter);
+
+impl Mint {
+    fn new() -> Self {
+        Self(Minter::new(Arc::new(SystemClock), Worker::default(), 0))
+    }
+
+    fn event(&self, topics: &[Topic], text: &str) -> Event {
+        event(EventId::new(self.0.next()), topics, text)
+    }
+}
+
+fn event(id: EventId, topics: &[Topic], text: &str) -> Event {
+    let frame = format!(r#"{{"op":"MESSAGE_CREATE","d":{{"content":"{text}"}}}}"#);
+    let channel = Some(ChannelId::new(Uuid::new_v4()));
+    Event { id, topics: topics.into(), op: "MESSAGE_CREATE".into(), channel, frame: frame.into() }
+}
+
+/// What an event looks like to who hears it on a topic.
+fn as_heard(event: &Event, topic: Topic) -> Event {
+    Event { id: EventId::NONE, topics: vec![topic], ..event.clone() }
+}
+
+#[track_caller]
+fn lasting(heard: Heard) -> (Event, Position) {
+    match heard {
+        Heard::Event { event, p: Some(p) } => (event, p),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn gap(heard: Heard) -> Position {
+    match heard {
+        Heard::Gap { p } => p,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The frames of a topic, in the order of the log.
+async fn logged(server: &Server, topic: Topic) -> Vec<String> {
+    type Entry = (String, Vec<String>);
+    let mut raw = raw(server).await;
+    let mut range = redis::cmd("XRANGE");
+    let entries: Vec<Entry> = range.arg(format!("test:log:{topic}")).arg("-").arg("+").query_async(&mut raw).await.unwrap();
+    entries.into_iter().map(|(_, fields)| fields[5].clone()).collect()
+}
+
+async fn subscribers(server: &Server, topic: Topic) -> u64 {
+    let mut numsub = redis::cmd("PUBSUB");
+    let answer: (String, u64) = numsub.arg("NUMSUB").arg(topic.to_string()).query_async(&mut raw(server).await).await.unwrap();
+    answer.1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_heard_once_on_each_of_its_topics() {
+    let server = redis!();
+    let (mint, topic, user) = (Mint::new(), guild(), Topic::User(user()));
+    let (here, there) = (RedisPublisher::start(&at(&server)).await.unwrap(), RedisBus::start(&at(&server)).await.unwrap());
+    there.join(topic).await.unwrap();
+    there.join(user).await.unwrap();
+
+    let first = mint.event(&[topic, user, topic], "one");
+    here.publish(std::slice::from_ref(&first)).await.unwrap();
+    let (event, p) = lasting(soon(there.next()).await);
+    assert_eq!(event, as_heard(&first, topic));
+    assert_eq!(lasting(soon(there.next()).await), (as_heard(&first, user), p));
+    assert!(p > there.start());
+
+    // Publishing again, by whomever, does nothing.
+    here.flush().await;
+    let second = mint.event(&[user], "two");
+    there.publish(&[first.clone(), second.clone()]).await.unwrap();
+    let (event, later) = lasting(soon(there.next()).await);
+    assert_eq!(event, as_heard(&second, user));
+    assert!(later > p);
+    assert_eq!(logged(&server, topic).await, [&*first.frame]);
+    assert_eq!(logged(&server, user).await, [&*first.frame, &*second.frame]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_on_a_channels_own_name_gets_plain_frames() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    let message = mint.event(&[topic], "hi");
+    let channel = message.channel.unwrap();
+    let (sender, mut pushes) = mpsc::unbounded_channel();
+    let config = AsyncConnectionConfig::new().set_push_sender(sender);
+    let client = redis::Client::open(format!("{}/?protocol=resp3", server.url())).unwrap();
+    let mut plain = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+    plain.subscribe(format!("channel:{channel}")).await.unwrap();
+    let mut heard = async || loop {
+        let push = soon(pushes.recv()).await.unwrap();
+        if push.kind == PushKind::Message {
+            return redis::from_redis_value::<String>(push.data[1].clone()).unwrap();
+        }
+    };
+
+    bus.publish(std::slice::from_ref(&message)).await.unwrap();
+    let (_, p) = lasting(soon(bus.next()).await);
+    assert_eq!(heard().await, message.text_at(Some(p)));
+
+    let typing = Event { id: EventId::NONE, op: "TYPING".into(), frame: r#"{"op":"TYPING","d":{}}"#.into(), ..message.clone() };
+    bus.pass(typing.clone()).await.unwrap();
+    assert_eq!(heard().await, &*typing.frame);
+    assert_eq!(soon(bus.next()).await, Heard::Event { event: as_heard(&typing, topic), p: None });
+
+    // Other ops are told on topics alone.
+    let other = Event { op: "CHANNEL_CREATE".into(), ..mint.event(&[topic], "other") };
+    let last = Event { channel: Some(channel), ..mint.event(&[topic], "last") };
+    bus.publish(&[Event { channel: Some(channel), ..other }, last.clone()]).await.unwrap();
+    assert!(heard().await.contains(r#""content":"last""#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_heard_when_join_returns_and_until_the_last_leave() {
+    let server = redis!();
+    let (mint, topic, other) = (Mint::new(), guild(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    assert_eq!(subscribers(&server, topic).await, 1);
+    bus.join(topic).await.unwrap();
+    bus.leave(topic);
+    bus.join(other).await.unwrap();
+    assert_eq!(subscribers(&server, topic).await, 1);
+    let event = mint.event(&[topic], "one");
+    bus.publish(std::slice::from_ref(&event)).await.unwrap();
+    assert_eq!(lasting(soon(bus.next()).await).0, as_heard(&event, topic));
+
+    bus.leave(topic);
+    bus.leave(other);
+    // Subscriptions change in their order: when this one is there, those are gone.
+    bus.join(guild()).await.unwrap();
+    assert_eq!((subscribers(&server, topic).await, subscribers(&server, other).await), (0, 0));
+    // Missed while nobody was there, so it is no gap for who comes back.
+    bus.publish(&[mint.event(&[topic], "unheard")]).await.unwrap();
+    bus.flush().await;
+    bus.join(topic).await.unwrap();
+    let event = mint.event(&[topic], "two");
+    bus.publish(std::slice::from_ref(&event)).await.unwrap();
+    assert_eq!(lasting(soon(bus.next()).await).0, as_heard(&event, topic));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_was_given_up_is_undone() {
+    let mut server = redis!();
+    let (topic, other) = (guild(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(other).await.unwrap();
+    server.kill();
+    becomes(bus.connected(), false).await;
+    assert!(timeout(Duration::ZERO, bus.join(topic)).await.is_err());
+    assert!(timeout(Duration::ZERO, bus.join(other)).await.is_err());
+    server.start();
+    gap(soon(bus.next()).await);
+    becomes(bus.connected(), true).await;
+    assert_eq!((subscribers(&server, topic).await, subscribers(&server, other).await), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_is_a_gap_and_then_everything_flows_again() {
+    let mut server = redis!();
+    let (mint, topic, user) = (Mint::new(), guild(), Topic::User(user()));
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    bus.join(user).await.unwrap();
+    let epoch = bus.epoch();
+    bus.publish(&[mint.event(&[topic], "before")]).await.unwrap();
+    let (_, before) = lasting(soon(bus.next()).await);
+
+    server.kill();
+    let waiting: Vec<_> = (0..300).map(|n| mint.event(&[topic, user][n % 3 % 2..][..1], &n.to_string())).collect();
+    for event in &waiting {
+        bus.publish(std::slice::from_ref(event)).await.unwrap();
+    }
+    server.start();
+    let p = gap(soon(bus.next()).await);
+    assert!(p > before);
+    assert_ne!(bus.epoch(), epoch);
+
+    // What waited went out in order.
+    bus.flush().await;
+    for topic in [topic, user] {
+        let want: Vec<_> = waiting.iter().filter(|event| event.topics == [topic]).map(|event| event.frame.to_string()).collect();
+        assert_eq!(logged(&server, topic).await, want);
+    }
+    // Both topics are heard again, in order.
+    becomes(bus.connected(), true).await;
+    let last = mint.event(&[topic, user], "after");
+    bus.publish(std::slice::from_ref(&last)).await.unwrap();
+    let mut told = p;
+    loop {
+        let (event, p) = lasting(soon(bus.next()).await);
+        assert!(p > told, "{p} {told}");
+        told = p;
+        if event.frame == last.frame {
+            assert_eq!(event, as_heard(&last, topic));
+            break;
+        }
+    }
+    assert_eq!(lasting(soon(bus.next()).await), (as_heard(&last, user), told));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_with_an_old_dump_begins_a_new_log_above_the_lost_one() {
+    let mut server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    let kept = mint.event(&[topic], "kept");
+    bus.publish(std::slice::from_ref(&kept)).await.unwrap();
+    lasting(soon(bus.next()).await);
+    redis::cmd("SAVE").query_async::<()>(&mut raw(&server).await).await.unwrap();
+    bus.publish(&[mint.event(&[topic], "lost")]).await.unwrap();
+    let (_, lost) = lasting(soon(bus.next()).await);
+    let epoch = bus.epoch();
+
+    server.kill();
+    server.start();
+    let p = gap(soon(bus.next()).await);
+    assert_eq!(logged(&server, topic).await, [&*kept.frame]);
+    assert!(p > lost);
+    assert_ne!(bus.epoch(), epoch);
+    bus.publish(&[mint.event(&[topic], "new")]).await.unwrap();
+    assert!(lasting(soon(bus.next()).await).1 > p);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_stands_still_is_noticed() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    server.pause();
+    becomes(bus.connected(), false).await;
+    becomes(bus.publisher().connected(), false).await;
+    let event = mint.event(&[topic], "waits");
+    bus.publish(std::slice::from_ref(&event)).await.unwrap();
+    server.resume();
+    gap(soon(bus.next()).await);
+    bus.flush().await;
+    becomes(bus.connected(), true).await;
+    let last = mint.event(&[topic], "last");
+    bus.publish(std::slice::from_ref(&last)).await.unwrap();
+    while lasting(soon(bus.next()).await).0 != as_heard(&last, topic) {}
+    assert_eq!(logged(&server, topic).await, [&*event.frame, &*last.frame]);
+}
+
+/// Passes bytes on until it is told to swallow those of the connections that are open.
+struct Proxy {
+    port: u16,
+    swallow: Arc<Notify>,
+}
+
+impl Proxy {
+    async fn start(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let swallow = Arc::new(Notify::new());
+        let told = swallow.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let Ok(mut server) = TcpStream::connect(("127.0.0.1", to)).await else { continue };
+                let swallow = told.clone().notified_owned();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        // Nothing is passed on any more, but both ends stay open.
+                        () = swallow => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { port, swallow }
+    }
+
+    fn swallow(&self) {
+        self.swallow.notify_waiters();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_died_without_a_word_is_noticed() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let proxy = Proxy::start(server.port).await;
+    let bus = RedisBus::start(&Redis::new(&format!("redis://127.0.0.1:{}", proxy.port)).unwrap().prefix("test:")).await.unwrap();
+    let other = RedisPublisher::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    let epoch = bus.epoch();
+    proxy.swallow();
+    other.publish(&[mint.event(&[topic], "missed")]).await.unwrap();
+    other.flush().await;
+    let p = gap(soon(bus.next()).await);
+    assert_eq!(bus.epoch(), epoch);
+    let event = mint.event(&[topic], "heard");
+    other.publish(std::slice::from_ref(&event)).await.unwrap();
+    let (heard, at) = lasting(soon(bus.next()).await);
+    assert_eq!(heard, as_heard(&event, topic));
+    assert!(at > p);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_message_lost_on_the_way_is_a_gap() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    bus.publish(&[mint.event(&[topic], "one")]).await.unwrap();
+    let (_, Position(p)) = lasting(soon(bus.next()).await);
+    let mut raw = raw(&server).await;
+    let say = |p: u64, prev: u64| format!("{p} {prev} MESSAGE_CREATE - {{\"op\":\"MESSAGE_CREATE\",\"d\":{{}}}}");
+    // In place, told twice, and one whose predecessor never came.
+    for text in [say(p + 1, p), say(p + 1, p), say(p + 5, p + 3), say(p + 6, p + 5)] {
+        raw.publish::<_, _, ()>(topic.to_string(), text).await.unwrap();
+    }
+    assert_eq!(lasting(soon(bus.next()).await).1, Position(p + 1));
+    assert_eq!(gap(soon(bus.next()).await), Position(p + 1));
+    assert_eq!(lasting(soon(bus.next()).await).1, Position(p + 5));
+    assert_eq!(lasting(soon(bus.next()).await).1, Position(p + 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_does_not_read_is_cut_and_told_of_the_gap() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    let mut connected = bus.connected();
+    let mut raw = raw(&server).await;
+    for _ in 0..40 {
+        let mut burst = redis::Pipeline::new();
+        for _ in 0..1_000 {
+            burst.publish(topic.to_string(), "0 0 TYPING - {}").ignore();
+        }
+        burst.query_async::<()>(&mut raw).await.unwrap();
+    }
+    soon(connected.changed()).await.unwrap();
+    let mut heard = 0;
+    while !matches!(soon(bus.next()).await, Heard::Gap { .. }) {
+        heard += 1;
+    }
+    assert!(heard < 40_000, "{heard}");
+    let event = mint.event(&[topic], "after");
+    bus.publish(std::slice::from_ref(&event)).await.unwrap();
+    while !matches!(soon(bus.next()).await, Heard::Event { p: Some(_), .. }) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_and_drains_in_order() {
+    let mut server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let publisher = RedisPublisher::start(&at(&server).queue(3)).await.unwrap();
+    server.kill();
+    let events: Vec<_> = (0..5).map(|n| mint.event(&[topic], &n.to_string())).collect();
+    publisher.publish(&events[..2]).await.unwrap();
+    publisher.ready().unwrap();
+    // All of them or none.
+    assert_eq!(publisher.publish(&events[3..]).await.unwrap_err().code, Code::UNAVAILABLE);
+    publisher.publish(&events[2..3]).await.unwrap();
+    let refused = publisher.ready().unwrap_err();
+    assert_eq!((refused.code, refused.retry_after.is_some(), publisher.is_full()), (Code::UNAVAILABLE, true, true));
+    assert_eq!(publisher.publish(&events[3..4]).await.unwrap_err().code, Code::UNAVAILABLE);
+
+    server.start();
+    soon(publisher.flush()).await;
+    publisher.ready().unwrap();
+    assert_eq!(publisher.queued(), 0);
+    let want: Vec<_> = events[..3].iter().map(|event| event.frame.to_string()).collect();
+    assert_eq!(logged(&server, topic).await, want);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_without_memory_is_waited_for() {
+    let server = redis!();
+    let (mint, topics) = (Mint::new(), [guild(), guild()]);
+    let publisher = RedisPublisher::start(&at(&server)).await.unwrap();
+    let mut raw = raw(&server).await;
+    let mut memory = async |most: &str| {
+        redis::cmd("CONFIG").arg(&["SET", "maxmemory", most]).query_async::<()>(&mut raw).await.unwrap();
+    };
+    memory("1").await;
+    let events: Vec<_> = (0..20).map(|n| mint.event(&topics[n % 2..][..1], &n.to_string())).collect();
+    let mut connected = publisher.connected();
+    publisher.publish(&events).await.unwrap();
+    soon(connected.changed()).await.unwrap();
+    assert_eq!(publisher.queued(), 20);
+    memory("0").await;
+    soon(publisher.flush()).await;
+    for topic in topics {
+        let want: Vec<_> = events.iter().filter(|event| event.topics == [topic]).map(|event| event.frame.to_string()).collect();
+        assert_eq!(logged(&server, topic).await, want);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_wiped_is_opened_anew() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    let epoch = bus.epoch();
+    let mut raw = raw(&server).await;
+    redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut raw).await.unwrap();
+    let event = mint.event(&[topic], "one");
+    bus.publish(std::slice::from_ref(&event)).await.unwrap();
+    let (heard, before) = lasting(soon(bus.next()).await);
+    assert_eq!((heard, bus.epoch()), (as_heard(&event, topic), epoch.clone()));
+
+    redis::cmd("FLUSHALL").query_async::<()>(&mut raw).await.unwrap();
+    let p = gap(soon(bus.next()).await);
+    assert!(p > before);
+    assert_ne!(bus.epoch(), epoch);
+    becomes(bus.connected(), true).await;
+    bus.publish(&[mint.event(&[topic], "two")]).await.unwrap();
+    assert!(lasting(soon(bus.next()).await).1 > p);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_may_have_been_forgotten_becomes_a_resync() {
+    let server = redis!();
+    let (mint, topic, user) = (Mint::new(), guild(), Topic::User(user()));
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    bus.join(user).await.unwrap();
+    let old = Snowflake::new(SystemClock.now_micros() / 1000 - 600_000, 0, Worker::default()).unwrap();
+    let fresh = mint.event(&[topic, user], "fresh");
+    bus.publish(&[event(old.into(), &[topic], "old")]).await.unwrap();
+    bus.flush().await;
+    bus.publish(std::slice::from_ref(&fresh)).await.unwrap();
+    let (resync, p) = lasting(soon(bus.next()).await);
+    assert_eq!((&*resync.op, &resync.topics[..]), ("RESYNC", &[topic][..]));
+    let frame = format!(r#"{{"op":"RESYNC","d":{{"topics":["{topic}"],"epoch":"{}"}}}}"#, bus.epoch());
+    assert_eq!(&*resync.frame, frame);
+    let (heard, later) = lasting(soon(bus.next()).await);
+    assert_eq!(heard, as_heard(&fresh, topic));
+    assert!(later > p);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_without_news_are_forgotten() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    drop(RedisPublisher::start(&at(&server)).await.unwrap());
+    let mut raw = raw(&server).await;
+    raw.zadd::<_, _, _, ()>("test:active", "guild:old", 5).await.unwrap();
+    raw.hset::<_, _, _, ()>("test:log", "floor", 1).await.unwrap();
+    let publisher = RedisPublisher::start(&at(&server)).await.unwrap();
+    publisher.publish(&[mint.event(&[topic], "new")]).await.unwrap();
+    publisher.flush().await;
+    let active: Vec<String> = raw.zrange("test:active", 0, -1).await.unwrap();
+    assert_eq!(active, [topic.to_string()]);
+    let (last, floor): (u64, u64) = redis::cmd("HMGET").arg(&["test:log", "last", "floor"]).query_async(&mut raw).await.unwrap();
+    assert!(1 < floor && floor < last - 3_000_000_000, "{floor} {last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_cannot_be_used_is_refused_with_the_mend() {
+    for (options, mend) in [
+        (&["--maxmemory-policy", "allkeys-lru"][..], "set maxmemory-policy to noeviction"),
+        (&["--cluster-enabled", "yes"], "use one Redis"),
+        (&["--requirepass", "hunter2hunter2"], "give the right ones"),
+    ] {
+        let server = redis!(options);
+        let redis = Redis::new(&format!("redis://:hunter3hunter3@127.0.0.1:{}", server.port)).unwrap();
+        for error in [RedisPublisher::start(&redis).await.map(drop), RedisBus::start(&redis).await.map(drop)] {
+            match error {
+                Err(Error::Unfit(text)) => assert!(text.contains(mend) && !text.contains("hunter3"), "{text}"),
+                other => panic!("{options:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_may_start_before_redis() {
+    let mut server = redis!();
+    server.kill();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    let event = mint.event(&[topic], "early");
+    bus.publish(std::slice::from_ref(&event)).await.unwrap();
+    let joined = tokio::spawn({
+        let bus = bus.clone();
+        async move { bus.join(topic).await }
+    });
+    server.start();
+    gap(soon(bus.next()).await);
+    assert!(!bus.epoch().is_empty());
+    soon(joined).await.unwrap().unwrap();
+    bus.flush().await;
+    assert_eq!(logged(&server, topic).await, [&*event.frame]);
+}
+
+fn own(user: UserId, device: Option<&Device>, session: SessionId, fence: u64, silent: u64) -> Claim {
+    Claim { user, device: device.cloned(), session, fence, silent: Duration::from_secs(silent) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_later_of_two_gateways_has_the_device() {
+    let server = redis!();
+    let (user, phone) = (user(), Device::new("Ada's \"phone\" \\ ☎").unwrap());
+    let [here, there] = ["here", "there"].map(|instance| RedisClaims::new(&at(&server), instance, 8));
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(Topic::User(user)).await.unwrap();
+    let sessions = [SessionId::new(Uuid::new_v4()), SessionId::new(Uuid::new_v4())];
+    for device in [None, Some(&phone)] {
+        let first = here.claim(user, device, sessions[0]).await.unwrap();
+        let second = there.claim(user, device, sessions[1]).await.unwrap();
+        assert!(second.fence > first.fence);
+        assert_eq!(second.evicted, [Eviction { device: device.cloned(), fence: second.fence }]);
+        for fence in [first.fence, second.fence] {
+            assert_eq!(soon(bus.next()).await, Heard::Evict { user, device: device.cloned(), fence });
+        }
+        // What the evicted one does late changes nothing.
+        here.release(user, device, first.fence).await.unwrap();
+        assert_eq!(here.refresh(&[own(user, device, sessions[0], first.fence, 0)]).await.unwrap(), [0]);
+        let second = own(user, device, sessions[1], second.fence, 0);
+        assert_eq!(there.refresh(std::slice::from_ref(&second)).await.unwrap(), NOBODY);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_device_too_many_evicts_the_longest_silent_wherever_it_is() {
+    let server = redis!();
+    let user = user();
+    let [here, there] = ["here", "there"].map(|instance| RedisClaims::new(&at(&server), instance, 8));
+    let session = SessionId::new(Uuid::new_v4());
+    let mut mine = Vec::new();
+    for n in 0..8 {
+        let device = Device::new(&format!("d{n}")).unwrap();
+        let claimed = here.claim(user, Some(&device), session).await.unwrap();
+        assert_eq!(claimed.evicted.len(), 1);
+        mine.push(own(user, Some(&device), session, claimed.fence, if n == 5 { 90 } else { 10 }));
+    }
+    assert_eq!(here.refresh(&mine).await.unwrap(), NOBODY);
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(Topic::User(user)).await.unwrap();
+    let ninth = there.claim(user, None, session).await.unwrap();
+    let silent = Eviction { device: mine[5].device.clone(), fence: mine[5].fence + 1 };
+    assert_eq!(ninth.evicted, [Eviction { device: None, fence: ninth.fence }, silent.clone()]);
+    for Eviction { device, fence } in ninth.evicted {
+        assert_eq!(soon(bus.next()).await, Heard::Evict { user, device, fence });
+    }
+    // It does not come back by saying that it is there.
+    assert_eq!(here.refresh(&mine).await.unwrap(), [5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_lost_its_claims_is_told_them_again() {
+    let mut server = redis!();
+    let (user, session) = (user(), SessionId::new(Uuid::new_v4()));
+    let [here, there] = ["here", "there"].map(|instance| RedisClaims::new(&at(&server), instance, 8));
+    let older = here.claim(user, None, session).await.unwrap().fence;
+    let newer = there.claim(user, None, session).await.unwrap().fence;
+    server.kill();
+    server.start();
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(Topic::User(user)).await.unwrap();
+    // The older one did not hear that it is over. Whoever speaks first, the larger fence stays.
+    let [older, newer] = [older, newer].map(|fence| own(user, None, session, fence, 0));
+    assert_eq!(here.refresh(std::slice::from_ref(&older)).await.unwrap(), NOBODY);
+    assert_eq!(there.refresh(std::slice::from_ref(&newer)).await.unwrap(), NOBODY);
+    assert_eq!(soon(bus.next()).await, Heard::Evict { user, device: None, fence: newer.fence });
+    assert_eq!(here.refresh(std::slice::from_ref(&older)).await.unwrap(), [0]);
+    assert_eq!(there.refresh(std::slice::from_ref(&newer)).await.unwrap(), NOBODY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_given_up_when_redis_stays_away() {
+    let mut server = redis!();
+    let claims = RedisClaims::new(&at(&server), "here", 8);
+    server.kill();
+    let error = soon(claims.claim(user(), None, SessionId::new(Uuid::new_v4()))).await.unwrap_err();
+    assert_eq!((error.code, error.retry_after.is_some()), (Code::UNAVAILABLE, true));
+    // And works on the same object when it is back.
+    server.start();
+    claims.claim(user(), None, SessionId::new(Uuid::new_v4())).await.unwrap();
+}
