@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{ChannelId, GuildId, MessageId, UserId},
+    backend::{GuildState, Membership, Sent},
+    event::{Event, Topic},
+    id::{ChannelId, EventId, GuildId, MessageId, UserId},
     model::{Author, Channel, Guild, Member, Message, Rev, User, Visibility},
     time::Timestamp,
 };
@@ -258,6 +260,103 @@ pub struct JoinBody {
 pub struct CreateChannelBody {
     /// 2 to 100 characters.
     pub name: String,
+}
+
+/// An event on its way between services.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// As in [`Event`].
+    pub event_id: EventId,
+    /// Who is told.
+    pub topics: Vec<Topic>,
+    /// The frame's op.
+    pub op: String,
+    /// The channel it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_id: Option<ChannelId>,
+    /// The encoded frame, as text: its bytes are what clients get.
+    pub frame: String,
+}
+
+impl From<Event> for EventRow {
+    fn from(event: Event) -> Self {
+        let Event { id, topics, op, channel, frame } = event;
+        Self { event_id: id, topics, op: op.as_ref().to_owned(), channel_id: channel, frame: frame.as_ref().to_owned() }
+    }
+}
+
+impl From<EventRow> for Event {
+    fn from(row: EventRow) -> Self {
+        let EventRow { event_id, topics, op, channel_id, frame } = row;
+        Self { id: event_id, topics, op: op.into(), channel: channel_id, frame: frame.into() }
+    }
+}
+
+/// The answer of `POST /channels/…/messages` to a service that publishes by itself: the message, and what to publish.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentRow {
+    /// The message.
+    #[serde(flatten)]
+    pub message: MessageRow,
+    /// What the caller is to publish.
+    pub events: Vec<EventRow>,
+    /// An earlier try with the same nonce wrote it.
+    pub repeated: bool,
+}
+
+impl From<Sent> for SentRow {
+    fn from(sent: Sent) -> Self {
+        let events = sent.events.into_iter().map(Into::into).collect();
+        Self { message: sent.message.into(), events, repeated: sent.repeated }
+    }
+}
+
+impl From<SentRow> for Sent {
+    fn from(row: SentRow) -> Self {
+        Self::new(row.message.into(), row.events.into_iter().map(Into::into).collect(), row.repeated)
+    }
+}
+
+/// A guild as a gateway loads it: `GET /internal/guilds/:guildId`, for services.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuildStateRow {
+    /// The guild.
+    pub guild: GuildRow,
+    /// Its channels.
+    pub channels: Vec<ChannelRow>,
+}
+
+impl From<GuildState> for GuildStateRow {
+    fn from(state: GuildState) -> Self {
+        Self { guild: state.guild.into(), channels: state.channels.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<GuildStateRow> for GuildState {
+    fn from(row: GuildStateRow) -> Self {
+        Self::new(row.guild.into(), row.channels.into_iter().map(Into::into).collect())
+    }
+}
+
+/// One of `GET /internal/users/:userId/memberships`, for services.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipRow {
+    /// The guild.
+    pub guild: GuildRow,
+    /// How new the membership is.
+    pub rev: Rev,
+}
+
+impl From<Membership> for MembershipRow {
+    fn from(membership: Membership) -> Self {
+        Self { guild: membership.guild.into(), rev: membership.rev }
+    }
+}
+
+impl From<MembershipRow> for Membership {
+    fn from(row: MembershipRow) -> Self {
+        Self::new(row.guild.into(), row.rev)
+    }
 }
 
 /// The client's address, as a request extension. Whoever accepts connections puts it there, since only he knows which

@@ -6,6 +6,7 @@ pub mod fault;
 pub mod frame;
 pub mod http;
 pub mod id;
+pub mod journal;
 pub mod mint;
 pub mod model;
 pub mod text;

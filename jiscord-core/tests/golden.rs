@@ -5,7 +5,8 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use jiscord_core::{
-    ClientFrame, Code, Placed, Position, ServerFrame, Timestamp, Topic,
+    ClientFrame, Code, Event, EventId, Placed, Position, ServerFrame, Timestamp, Topic,
+    backend::{GuildState, Membership, Sent},
     fault::ErrorBody,
     frame::*,
     http::*,
@@ -93,6 +94,19 @@ fn member() -> Member {
 
 fn full_member() -> Member {
     Member { username: Some("Bob".into()), ..member() }
+}
+
+/// A message with the event that tells of it.
+fn sent(message: Message, repeated: bool) -> Sent {
+    let frame = ServerFrame::MessageCreate(message.clone());
+    let event = Event::new(id(MESSAGE), vec![Topic::Guild(id(GUILD))], Some(message.channel_id), frame);
+    Sent::new(message, vec![event], repeated)
+}
+
+/// An event about no channel.
+fn joined() -> Event {
+    let topics = vec![Topic::Guild(id(GUILD)), Topic::User(id(BOB))];
+    Event::new(EventId::new(id::<jiscord_core::MessageId>(EARLIER).uuid()), topics, None, ServerFrame::MemberAdd(member()))
 }
 
 fn client_frames() -> Vec<(&'static str, ClientFrame)> {
@@ -230,6 +244,11 @@ fn bodies() -> Vec<(&'static str, String, ReadAndWrite)> {
         body("join", JoinBody { user_id: Some(id(BOB)) }),
         body("join_self", JoinBody::default()),
         body("create_channel", CreateChannelBody { name: text("general") }),
+        body("event", EventRow::from(joined())),
+        body("sent", SentRow::from(sent(full_message(), false))),
+        body("sent_again", SentRow::from(sent(message(), true))),
+        body("guild_state", GuildStateRow::from(GuildState::new(full_guild(Visibility::Private), vec![full_channel()]))),
+        body("memberships", vec![MembershipRow::from(Membership::new(full_guild(Visibility::Public), NOW))]),
         body("error", ErrorBody { error: text("Email already in use"), code: Code::EMAIL_IN_USE }),
     ]
 }
@@ -342,6 +361,11 @@ fn rows_and_models_say_the_same() {
     check::<GuildRow, _>(vec![guild(), full_guild(Visibility::Public), full_guild(Visibility::Private)]);
     check::<MemberRow, _>(vec![member(), full_member()]);
     check::<ChannelRow, _>(vec![channel(), full_channel()]);
+    check::<EventRow, _>(vec![joined(), sent(full_message(), false).events.remove(0)]);
+    check::<GuildStateRow, _>(vec![GuildState::new(full_guild(Visibility::Private), vec![channel(), full_channel()])]);
+    check::<MembershipRow, _>(vec![Membership::new(guild(), NOW)]);
+    let again = Sent::from(SentRow::from(sent(full_message(), true)));
+    assert_eq!((again.message, again.events, again.repeated), (full_message(), sent(full_message(), true).events, true));
 }
 
 #[test]

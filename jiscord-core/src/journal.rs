@@ -1,0 +1,50 @@
+//! Events that are kept with their rows where the log is elsewhere, and how far somebody saw to it that all are in the log.
+//!
+//! A store whose log is a bus of its own, such as Redis, writes each event into a journal together with its row. Whoever wrote
+//! it publishes it then, and a relay publishes what was left behind by a process that died between the two.
+
+use std::{collections::HashMap, ops::Range};
+
+use async_trait::async_trait;
+
+use crate::{event::Event, fault::Result};
+
+/// Events by when their ids were minted. Stores implement it. Events are only added, and forgotten after a time.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Over how many shards events are spread. Never changes.
+    fn shards(&self) -> u16;
+
+    /// The events of a shard, from 0 on, whose ids were minted in a span of Unix milliseconds, in the order of their ids.
+    async fn read(&self, shard: u16, ms: Range<u64>) -> Result<Vec<Event>>;
+}
+
+/// Where relays keep how far they are: in the log itself, so that one is not lost without the other.
+#[async_trait]
+pub trait Marks: Send + Sync {
+    /// How far they are.
+    async fn marks(&self) -> Result<Marked>;
+
+    /// All events of a shard whose ids were minted before `ms` are in this epoch's log. It never goes back, and in another
+    /// epoch than this one nothing is changed.
+    async fn mark(&self, epoch: &str, shard: u16, ms: u64) -> Result<()>;
+}
+
+/// How far relays are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Marked {
+    /// The log's epoch, as in [`EventLog::epoch`](crate::event::EventLog::epoch).
+    pub epoch: String,
+    /// When this epoch began, in Unix milliseconds: everybody was told then to read anew.
+    pub begun: u64,
+    /// By shard, in Unix milliseconds. No entry: nothing was done yet.
+    pub done: HashMap<u16, u64>,
+}
+
+impl Marked {
+    /// All three.
+    pub fn new(epoch: impl Into<String>, begun: u64, done: HashMap<u16, u64>) -> Self {
+        Self { epoch: epoch.into(), begun, done }
+    }
+}
