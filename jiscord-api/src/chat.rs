@@ -41,7 +41,8 @@ use crate::limits::Limits;
 /// How long a call waits for its events to be published.
 const PUBLISH_TIME: Duration = Duration::from_secs(5);
 
-/// Chat operations on a store. What they change is stored with the events it causes, and published.
+/// Chat operations on a store. What they change is stored with the events it causes, and published. While the bus takes no
+/// more events ([`Publish::ready`]), they change nothing.
 #[derive(Clone)]
 pub struct Chat {
     store: Store,
@@ -189,6 +190,7 @@ impl Chat {
 
     /// Creates a guild; the actor is its owner and first member.
     pub async fn create_guild(&self, actor: Actor, name: &str, visibility: Option<Visibility>) -> Result<Guild> {
+        self.publish.ready()?;
         let Actor::User(owner) = actor else { return Err(nobody_named()) };
         let name = Name::new(name)?;
         self.names.of(owner).await?;
@@ -206,6 +208,7 @@ impl Chat {
 
     /// The actor joins a public guild. Who is in already gets the same answer.
     pub async fn join(&self, actor: Actor, guild: GuildId) -> Result<Member> {
+        self.publish.ready()?;
         self.allow(actor, Act::Join, guild, "Guild").await?;
         let Actor::User(user) = actor else { return Err(nobody_named()) };
         let username = self.names.of(user).await?;
@@ -226,6 +229,7 @@ impl Chat {
 
     /// A member leaves, or the owner removes it. Answers when whoever listens was told: after that the member hears nothing.
     pub async fn remove_member(&self, actor: Actor, guild: GuildId, user: UserId) -> Result<()> {
+        self.publish.ready()?;
         let leaves = actor == Actor::User(user);
         self.allow(actor, if leaves { Act::Read } else { Act::Manage }, guild, "Guild").await?;
         if self.guild(guild).await?.owner_id == Some(user) {
@@ -237,7 +241,7 @@ impl Chat {
             vec![Event::new(id, vec![Topic::Guild(guild), Topic::User(user)], None, frame)]
         });
         let events = self.store.members.remove(guild, user, tell).await?.ok_or_else(|| Fault::not_found("Member"))?;
-        self.publish_in_time(&events).await.map_err(|fault| {
+        self.publish_in_time(&events, true).await.map_err(|fault| {
             let text = "the member is removed, but perhaps not everybody was told yet";
             Fault::new(Code::OUTCOME_UNKNOWN, text).retry_after(Duration::from_secs(1)).because(fault)
         })
@@ -255,6 +259,7 @@ impl Chat {
 
     /// Creates a channel.
     pub async fn create_channel(&self, actor: Actor, guild: GuildId, name: &str) -> Result<Channel> {
+        self.publish.ready()?;
         self.allow(actor, Act::Manage, guild, "Guild").await?;
         let name = Name::new(name)?;
         self.guild(guild).await?;
@@ -316,15 +321,16 @@ impl Chat {
 
     /// Writes a message and publishes it.
     pub async fn post(&self, actor: Actor, message: SendMessage) -> Result<Sent> {
+        self.publish.ready()?;
         let sent = self.send_message(actor, message).await?;
         self.spread(&sent.events).await;
         Ok(sent)
     }
 
-    /// Whether the store answers now.
+    /// Whether the store answers now, and writes are taken.
     pub async fn ready(&self) -> Result<()> {
         self.store.events.head().await?;
-        Ok(())
+        self.publish.ready()
     }
 
     async fn room_for_guild(&self, user: UserId) -> Result<()> {
@@ -337,13 +343,21 @@ impl Chat {
 
     /// Publishes what is stored. Where that fails, the events are in the log all the same, and whoever reads it tells them.
     async fn spread(&self, events: &[Event]) {
-        if let Err(fault) = self.publish_in_time(events).await {
+        if let Err(fault) = self.publish_in_time(events, false).await {
             tracing::warn!(%fault, "stored events were not published at once");
         }
     }
 
-    async fn publish_in_time(&self, events: &[Event]) -> Result<()> {
-        let published = tokio::time::timeout(PUBLISH_TIME, self.publish.publish(events)).await;
+    /// Hands events to the bus, which may queue them; or waits until they are out.
+    async fn publish_in_time(&self, events: &[Event], out: bool) -> Result<()> {
+        let publish = async {
+            self.publish.publish(events).await?;
+            if out {
+                self.publish.flush().await;
+            }
+            Ok(())
+        };
+        let published = tokio::time::timeout(PUBLISH_TIME, publish).await;
         published.unwrap_or_else(|late| Err(Fault::new(Code::UNAVAILABLE, "the bus does not answer").because(late)))
     }
 }
@@ -375,9 +389,16 @@ impl Backend for Chat {
     }
 
     async fn send_message(&self, actor: Actor, message: SendMessage) -> Result<Sent> {
+        self.write(actor, message, None).await
+    }
+}
+
+impl Chat {
+    /// Writes a message, once for each nonce. Where it has none, `key` is taken for one, and told to nobody.
+    pub(crate) async fn write(&self, actor: Actor, message: SendMessage, key: Option<&str>) -> Result<Sent> {
         let Actor::User(author_id) = actor else { return Err(nobody_named()) };
         let content = Content::new(&message.content)?;
-        let nonce = message.nonce.as_deref().map(Nonce::new).transpose()?;
+        let nonce = message.nonce.as_deref().or(key).map(Nonce::new).transpose()?;
         let channel = self.channel(actor, Act::Write, message.channel_id).await?;
         if let Some(answered) = message.reply_to
             && self.store.messages.get(message.channel_id, answered).await?.is_none()

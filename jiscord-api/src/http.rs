@@ -42,12 +42,14 @@ pub enum Access {
     Open,
     /// 401 without credentials.
     Credentials,
+    /// 401 without credentials, 403 with those of a user.
+    Service,
 }
 
 /// Writes a route table, and the function that makes a router of it: what is not in the table does not exist. The last
 /// column's handler is reached through the module's `guarded`, which asks for credentials where the table says so.
 macro_rules! routes {
-    ($app:ty; $($method:ident $path:literal $access:ident => $handler:path;)+) => {
+    ($vis:vis $app:ty; $($method:ident $path:literal $access:ident => $handler:path;)+) => {
         /// All routes of this router.
         pub const ROUTES: &[$crate::http::Route] = &[$($crate::http::Route {
             method: stringify!($method),
@@ -55,7 +57,7 @@ macro_rules! routes {
             access: $crate::http::Access::$access,
         }),+];
 
-        fn routes(app: &$app) -> axum::Router<$app> {
+        $vis fn routes(app: &$app) -> axum::Router<$app> {
             axum::Router::new()
                 $(.route($path, guarded(
                     app,
@@ -268,6 +270,11 @@ fn limit(text: Option<&str>, default: usize, most: usize) -> Result<usize, Fault
 
 /// The header in which a service names the user it acts for.
 const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+
+/// The header by which a service says that it publishes by itself what its call causes: `caller`.
+const PUBLISH: HeaderName = HeaderName::from_static("x-jiscord-publish");
+/// The header by which a service makes a call safe to repeat where there is no nonce; nobody else hears of it.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A header that must not come twice.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {

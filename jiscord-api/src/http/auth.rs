@@ -57,7 +57,7 @@ pub fn router(accounts: Arc<Accounts>, settings: Settings) -> Router {
 fn guarded(app: &App, access: Access, route: MethodRouter<App>) -> MethodRouter<App> {
     match access {
         Access::Open => route,
-        Access::Credentials => route.route_layer(from_fn_with_state(app.clone(), admit)),
+        Access::Credentials | Access::Service => route.route_layer(from_fn_with_state(app.clone(), admit)),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
-use jiscord_api::http::{Access, Route, auth, data};
+use jiscord_api::http::{
+    Access, Route, auth,
+    data::{self, internal},
+};
 use jiscord_core::{ChannelId, GuildId, UserId, model::Visibility};
 use serde_json::{Value, json};
 
@@ -61,7 +64,7 @@ impl Scene {
 
 /// Each route, and the status for nobody, a stranger, a member, the owner, a service, a service for the member, a trusted
 /// caller, and a trusted caller for the member.
-const MATRIX: [(&str, &str, [u16; 8]); 12] = [
+const MATRIX: [(&str, &str, [u16; 8]); 16] = [
     ("POST", "/users", [401, 403, 403, 403, 201, 201, 201, 201]),
     ("GET", "/users/{user_id}", [401, 200, 200, 200, 200, 200, 200, 200]),
     ("GET", "/users/email/{email}", [401, 403, 403, 403, 200, 200, 200, 200]),
@@ -74,11 +77,16 @@ const MATRIX: [(&str, &str, [u16; 8]); 12] = [
     ("POST", "/guilds/{guild_id}/channels", [401, 404, 403, 201, 201, 403, 201, 403]),
     ("POST", "/guilds/{guild_id}/members", [401, 404, 201, 201, 400, 201, 400, 201]),
     ("DELETE", "/guilds/{guild_id}/members/{user_id}", [401, 404, 204, 204, 204, 204, 204, 204]),
+    ("GET", "/internal/health", [401, 403, 403, 403, 200, 200, 401, 401]),
+    ("GET", "/internal/users/{user_id}", [401, 403, 403, 403, 200, 200, 401, 401]),
+    ("GET", "/internal/users/{user_id}/memberships", [401, 403, 403, 403, 200, 200, 401, 401]),
+    ("GET", "/internal/guilds/{guild_id}", [401, 403, 403, 403, 200, 403, 401, 401]),
 ];
 
 #[tokio::test]
 async fn every_route_answers_every_caller_by_its_rights() {
-    let guarded = data::ROUTES.iter().filter(|route| route.access == Access::Credentials);
+    assert!(internal::ROUTES.iter().all(|route| route.access == Access::Service && route.path.starts_with("/internal/")));
+    let guarded = data::ROUTES.iter().chain(internal::ROUTES).filter(|route| route.access != Access::Open);
     let table: BTreeSet<_> = guarded.clone().map(|route| (route.method, route.path)).collect();
     assert_eq!(table, MATRIX.iter().map(|(method, path, _)| (*method, *path)).collect(), "the matrix has every route");
 
@@ -116,8 +124,8 @@ async fn anybody_may_join_what_is_public_but_not_look_in_before() {
 #[tokio::test]
 async fn without_credentials_there_is_nothing_but_health() {
     let site = Site::new();
-    for (router, routes) in [(&site.data, data::ROUTES), (&site.auth, auth::ROUTES)] {
-        assert!(routes.iter().any(|route| route.access == Access::Credentials));
+    for (router, routes) in [(&site.data, data::ROUTES), (&site.data, internal::ROUTES), (&site.auth, auth::ROUTES)] {
+        assert!(routes.iter().any(|route| route.access != Access::Open));
         for route in routes {
             let path = route.path.replace(['{', '}'], "");
             let line = format!("{} {path}", route.method);
@@ -133,11 +141,13 @@ async fn without_credentials_there_is_nothing_but_health() {
             for call in calls {
                 let status = call.send().await.status;
                 match route.access {
-                    Access::Credentials => assert_eq!(status, 401, "{line}"),
+                    Access::Credentials | Access::Service => assert_eq!(status, 401, "{line}"),
                     Access::Open => assert_ne!(status, StatusCode::NOT_FOUND, "{line}"),
                 }
             }
         }
+    }
+    for (router, routes) in [(&site.data, data::ROUTES), (&site.auth, auth::ROUTES)] {
         let open: Vec<_> = routes.iter().filter(|route| route.access == Access::Open).map(|route| route.path).collect();
         for health in ["/health", "/health/live", "/health/ready"] {
             assert!(open.contains(&health));
@@ -195,12 +205,13 @@ async fn no_id_of_another_kind_or_place_opens_anything() {
 #[tokio::test]
 async fn what_is_no_id_is_refused_before_anything_is_asked() {
     let scene = Scene::new(Visibility::Public).await;
-    for route in data::ROUTES.iter().filter(|route| route.path.contains("_id}")) {
+    for route in data::ROUTES.iter().chain(internal::ROUTES).filter(|route| route.path.contains("_id}")) {
         for bad in
             ["1", "x", "%20", "null", "0f8fad5bd9cb469fa16570867728950e", "%7B0f8fad5b-d9cb-469f-a165-70867728950e%7D", "%FF"]
         {
             let path = route.path.replace("{guild_id}", bad).replace("{channel_id}", bad).replace("{user_id}", bad);
-            let call = scene.site.data(&format!("{} {path}", route.method)).by(&scene.owner);
+            let call = scene.site.data(&format!("{} {path}", route.method));
+            let call = if route.access == Access::Service { call.service() } else { call.by(&scene.owner) };
             call.json(json!({ "content": "x", "name": "xx" })).send().await.fails(400, "malformed");
         }
     }

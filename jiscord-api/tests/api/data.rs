@@ -514,3 +514,96 @@ async fn a_gateway_asks_without_http() {
     let head = site.store.head().await.unwrap();
     assert_eq!(site.store.read_after(head, 1).await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn a_gateway_loads_what_it_needs() {
+    let site = Site::new();
+    let ada = site.user("Ada").await;
+    let (guild, channel) = site.guild(&ada, Visibility::Private).await;
+    let state = site.data(&format!("GET /internal/guilds/{guild}")).service().send().await.ok(200);
+    assert_eq!((&state["guild"]["guild_id"], &state["guild"]["owner_id"]), (&json!(guild), &json!(ada.id)));
+    assert_eq!((state["channels"].as_array().unwrap().len(), &state["channels"][0]["channel_id"]), (1, &json!(channel)));
+
+    let memberships = format!("GET /internal/users/{}/memberships", ada.id);
+    let rows = site.data(&memberships).service().acting_for(ada.id).send().await.ok(200);
+    assert_eq!((rows.as_array().unwrap().len(), &rows[0]["guild"]), (1, &state["guild"]));
+    assert_eq!(rows[0]["rev"], state["guild"]["rev"], "the owner is in it since it is there");
+    site.data(&memberships).service().acting_for(NOBODY.parse().unwrap()).send().await.fails(403, "forbidden");
+
+    let user = format!("GET /internal/users/{}", ada.id);
+    let itself = site.data(&user).service().acting_for(ada.id).send().await.ok(200);
+    assert_eq!((&itself["username"], &itself["email"]), (&json!("Ada"), &json!("ada@example.com")));
+    let by_another = site.data(&user).service().acting_for(NOBODY.parse().unwrap()).send().await.ok(200);
+    assert_eq!((&by_another["username"], by_another.get("email")), (&json!("Ada"), None));
+    for seen in [itself, by_another, site.data(&user).service().send().await.ok(200)] {
+        assert_eq!(seen.get("password_hash"), None, "a gateway has no use for it");
+    }
+
+    for path in ["GET /internal/guilds/", "GET /internal/users/"] {
+        site.data(&format!("{path}{NOBODY}")).service().send().await.fails(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_publishes_by_itself_gets_the_events_and_nobody_else_does() {
+    let site = Site::new();
+    let ada = site.user("Ada").await;
+    let (guild, channel) = site.guild(&ada, Visibility::Private).await;
+    let line = format!("POST /channels/{channel}/messages");
+    let say = |nonce: &str| site.data(&line).json(json!({ "content": "hi", "nonce": nonce }));
+    let for_ada = |nonce: &str| say(nonce).service().acting_for(ada.id).header("x-jiscord-publish", "caller");
+
+    let sent = for_ada("n").send().await.ok(201);
+    assert_eq!((sent["content"].as_str(), sent["repeated"].as_bool()), (Some("hi"), Some(false)));
+    let event = site.log().await.pop().unwrap();
+    let row = json!({
+        "event_id": sent["message_id"], "topics": [format!("guild:{guild}")], "op": "MESSAGE_CREATE", "channel_id": channel,
+        "frame": &*event.frame,
+    });
+    assert_eq!((&sent["events"], event.id.to_string()), (&json!([row]), sent["message_id"].as_str().unwrap().into()));
+    let again = for_ada("n").send().await.ok(201);
+    assert_eq!((&again["events"], &again["repeated"]), (&sent["events"], &json!(true)));
+    assert_eq!(site.heard.take(), vec![], "publishing is the caller's part");
+
+    // Whoever else says so, or says something else, is published for.
+    let others = [
+        say("a").by(&ada).header("x-jiscord-publish", "caller"),
+        say("b").service().acting_for(ada.id),
+        say("c").service().acting_for(ada.id).header("x-jiscord-publish", "nobody"),
+    ];
+    for (n, call) in others.into_iter().enumerate() {
+        let row = call.send().await.ok(201);
+        assert_eq!((row.get("events"), row.get("repeated")), (None, None), "{n}");
+        assert_eq!(site.heard.take().len(), 1, "{n}");
+    }
+    let site = Site::trusting();
+    let ada = site.user("Ada").await;
+    let (_, channel) = site.guild(&ada, Visibility::Private).await;
+    let call = site.data(&format!("POST /channels/{channel}/messages")).json(json!({ "content": "hi", "author_id": ada.id }));
+    let row = call.header("x-jiscord-publish", "caller").send().await.ok(201);
+    assert_eq!((row.get("events"), site.heard.take().len()), (None, 1));
+}
+
+#[tokio::test]
+async fn a_key_makes_a_send_safe_to_repeat_and_is_told_to_nobody() {
+    let site = Site::new();
+    let ada = site.user("Ada").await;
+    let (_, channel) = site.guild(&ada, Visibility::Private).await;
+    let send = |body: serde_json::Value, key: &str| {
+        let call = site.data(&format!("POST /channels/{channel}/messages")).json(body).service().acting_for(ada.id);
+        call.header("x-jiscord-publish", "caller").header("idempotency-key", key).send()
+    };
+    let first = send(json!({ "content": "hi" }), "a key").await.ok(201);
+    let again = send(json!({ "content": "hi" }), "a key").await;
+    assert!(!String::from_utf8_lossy(&again.bytes).contains("a key"));
+    let again = again.ok(201);
+    assert_eq!((&again["message_id"], &again["events"]), (&first["message_id"], &first["events"]));
+    assert_ne!(send(json!({ "content": "hi" }), "another").await.ok(201)["message_id"], first["message_id"]);
+    // A nonce of the sender's own comes first, and is told as ever.
+    let named = send(json!({ "content": "hi", "nonce": "n" }), "a key").await.ok(201);
+    assert_ne!(named["message_id"], first["message_id"]);
+    assert!(named["events"][0]["frame"].as_str().unwrap().contains(r#""nonce":"n""#));
+    for bad in ["", &"k".repeat(65)] {
+        send(json!({ "content": "hi" }), bad).await.fails(422, "invalid");
+    }
+}

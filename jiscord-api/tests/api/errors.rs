@@ -242,3 +242,99 @@ async fn a_bus_that_is_away_loses_no_message_and_hides_no_removal() {
         assert_eq!(&*site.log().await.last().unwrap().op, "MEMBER_REMOVE", "the change is stored, and will be told");
     }
 }
+
+/// A bus whose queue is full, until it is not.
+#[derive(Default)]
+struct Full(std::sync::atomic::AtomicBool);
+
+#[async_trait::async_trait]
+impl Publish for Full {
+    async fn publish(&self, _: &[Event]) -> Result<()> {
+        self.ready()
+    }
+
+    async fn pass(&self, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<()> {
+        let full = Fault::new(Code::UNAVAILABLE, "the queue is full").retry_after(Duration::from_secs(7));
+        if self.0.load(std::sync::atomic::Ordering::Relaxed) { Err(full) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn while_the_bus_takes_nothing_more_writes_are_refused_and_reads_go_on() {
+    let site = Site::new();
+    let (ada, bea) = (site.user("Ada").await, site.user("Bea").await);
+    let (guild, channel) = site.guild(&ada, Visibility::Public).await;
+    let bus = Arc::new(Full::default());
+    let data = http::data::router(Chat::new(Store::of(site.store.clone()), site.jwt.clone(), bus.clone()), settings());
+    let writes = || {
+        [
+            Call::new(&data, "POST /guilds").by(&ada).json(json!({ "name": "Chess" })),
+            Call::new(&data, &format!("POST /guilds/{guild}/channels")).by(&ada).json(json!({ "name": "rules" })),
+            Call::new(&data, &format!("POST /channels/{channel}/messages")).by(&ada).json(json!({ "content": "hi" })),
+            Call::new(&data, &format!("POST /guilds/{guild}/members")).by(&bea),
+            Call::new(&data, &format!("DELETE /guilds/{guild}/members/{}", bea.id)).by(&ada),
+        ]
+    };
+    // All that has events: no route that writes is forgotten here.
+    let routes = data::ROUTES.iter().filter(|route| route.method != "GET" && route.path != "/users");
+    assert_eq!(routes.count(), writes().len());
+    let log = site.log().await;
+    bus.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    for call in writes() {
+        let reply = call.send().await.fails(503, "unavailable");
+        assert_eq!(reply.header("retry-after"), Some("7"));
+    }
+    assert_eq!(site.log().await, log, "nothing was stored");
+    Call::new(&data, "GET /health/ready").send().await.fails(503, "unavailable");
+    Call::new(&data, "GET /health/live").send().await.ok(200);
+    for path in ["GET /guilds/me".to_owned(), format!("GET /channels/{channel}/messages"), format!("GET /users/{}", ada.id)] {
+        Call::new(&data, &path).by(&ada).send().await.ok(200);
+    }
+    // A gateway publishes by itself, and asks its own bus.
+    let send = Call::new(&data, &format!("POST /channels/{channel}/messages")).service().acting_for(ada.id);
+    send.header("x-jiscord-publish", "caller").json(json!({ "content": "hi" })).send().await.ok(201);
+
+    bus.0.store(false, std::sync::atomic::Ordering::Relaxed);
+    for call in writes() {
+        assert!(call.send().await.status.is_success());
+    }
+    Call::new(&data, "GET /health/ready").send().await.ok(200);
+}
+
+/// A bus that queues at once, and never gets rid of it.
+struct Queues;
+
+#[async_trait::async_trait]
+impl Publish for Queues {
+    async fn publish(&self, _: &[Event]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn pass(&self, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    async fn flush(&self) {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_removal_waits_until_its_event_is_out() {
+    let site = Site::new();
+    let (ada, bea) = (site.user("Ada").await, site.user("Bea").await);
+    let (guild, channel) = site.guild(&ada, Visibility::Public).await;
+    let data = http::data::router(Chat::new(Store::of(site.store.clone()), site.jwt.clone(), Arc::new(Queues)), settings());
+    let asked = tokio::time::Instant::now();
+    Call::new(&data, &format!("POST /guilds/{guild}/members")).by(&bea).send().await.ok(201);
+    let say = Call::new(&data, &format!("POST /channels/{channel}/messages")).by(&bea);
+    say.json(json!({ "content": "hi" })).send().await.ok(201);
+    assert_eq!(asked.elapsed(), Duration::ZERO, "the clock of this test stands unless somebody waits");
+    let call = Call::new(&data, &format!("DELETE /guilds/{guild}/members/{}", bea.id)).by(&ada);
+    call.send().await.fails(503, "outcome_unknown");
+    assert!(asked.elapsed() >= Duration::from_secs(5));
+}
