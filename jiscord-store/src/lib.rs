@@ -6,6 +6,8 @@ mod draft;
 pub mod error;
 pub mod memory;
 pub mod repository;
+#[cfg(feature = "scylla")]
+pub mod scylla;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod ticks;

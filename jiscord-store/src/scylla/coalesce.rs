@@ -101,7 +101,7 @@ impl Users {
         }
         let (mut answer, turn) = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            let turn = waiting.is_none().then_some(Turn(self));
+            let turn = waiting.is_none().then(|| Turn(self));
             let waiting = waiting.get_or_insert_with(|| Waiting { ids: BTreeSet::new(), answer: watch::Sender::new(None) });
             waiting.ids.extend(&ids);
             (waiting.answer.subscribe(), turn)
@@ -206,7 +206,7 @@ mod tests {
         end.send(()).unwrap();
         first.await.unwrap();
         // One is gone before its turn.
-        waiting.remove(0);
+        drop(waiting.remove(0));
         for one in waiting {
             one.await.unwrap();
         }

@@ -221,7 +221,8 @@ impl Db {
         first: (&PreparedStatement, impl SerializeRow),
         second: (&PreparedStatement, impl SerializeRow),
     ) -> Result<Lwt> {
-        let mut batch = Batch::new(BatchType::Logged);
+        // Of one partition: it needs no log of batches.
+        let mut batch = Batch::new(BatchType::Unlogged);
         batch.append_statement(first.0.clone());
         batch.append_statement(second.0.clone());
         batch.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));

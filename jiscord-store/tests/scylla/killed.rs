@@ -1,0 +1,155 @@
+//! A database that is killed while sixteen tasks write: a node of our own, since others use the one that is there.
+
+use std::{
+    collections::HashMap,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use jiscord_core::{
+    ChannelId, EventId, MessageId, UserId,
+    text::Nonce,
+    time::{Clock, SystemClock},
+};
+use jiscord_store::{
+    Error, Messages, NewMessage,
+    scylla::{Options, ScyllaStore},
+};
+use tokio::{
+    sync::Notify,
+    task::{JoinSet, spawn_blocking},
+    time::{sleep, timeout},
+};
+
+use crate::{channel, cql, journal, message, tell, user};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A Cassandra that acknowledges only what is on the disk.
+struct Node {
+    data: PathBuf,
+    ports: [String; 2],
+}
+
+impl Node {
+    fn new() -> Self {
+        // Held together, so that they are two.
+        let [cql, storage] = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = [cql, storage].map(|listener| listener.local_addr().unwrap().port().to_string());
+        Self { data: Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cassandra-{}", ports[0])), ports }
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    fn run(&self, what: &str) {
+        let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/cassandra-dev/cassandra-dev"))
+            .arg(what)
+            .env("CASSANDRA_DEV_DATA", &self.data)
+            .env("CASSANDRA_DEV_PORT", &self.ports[0])
+            .env("CASSANDRA_DEV_STORAGE_PORT", &self.ports[1])
+            .env("CASSANDRA_DEV_SYNC", "batch")
+            .env("CASSANDRA_DEV_HEAP", "512m")
+            .env("CASSANDRA_DEV_FOR", std::process::id().to_string())
+            .status()
+            .unwrap();
+        assert!(status.success(), "cassandra-dev {what}: {status}");
+    }
+
+    fn kill(&self) {
+        let pid = std::fs::read_to_string(self.data.join("cassandra.pid")).unwrap();
+        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.run("stop");
+        let _ = std::fs::remove_dir_all(&self.data);
+    }
+}
+
+fn with_nonce(channel: ChannelId, author_id: UserId, nonce: &str) -> NewMessage {
+    NewMessage { author_id, nonce: Some(Nonce::new(nonce).unwrap()), ..message(channel, nonce) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_there_after_kill_9() {
+    if cql::database("kill -9").is_none() {
+        return;
+    }
+    let node = Arc::new(Node::new());
+    let does = |what: fn(&Node)| {
+        let node = node.clone();
+        spawn_blocking(move || what(&node))
+    };
+    does(|node| node.run("start")).await.unwrap();
+    let options = Options::new([node.address()], "killed").timeout(Duration::from_secs(10));
+    ScyllaStore::migrate(options.clone()).await.unwrap();
+    let store = ScyllaStore::open(options.timeout(Duration::from_secs(3))).await.unwrap();
+
+    let (channel, author) = (channel(), user());
+    let acknowledged = Arc::new(Mutex::new(HashMap::<String, MessageId>::new()));
+    let enough = Arc::new(Notify::new());
+    let tasks: JoinSet<_> = (0..16)
+        .map(|task| {
+            let (store, acknowledged, enough) = (store.clone(), acknowledged.clone(), enough.clone());
+            async move {
+                let mut unknown = Vec::new();
+                for n in 0.. {
+                    let nonce = format!("{task}-{n}");
+                    match Messages::create(&*store, with_nonce(channel, author, &nonce), tell()).await {
+                        Ok(created) => {
+                            let mut acknowledged = acknowledged.lock().unwrap();
+                            acknowledged.insert(nonce, created.row.message_id);
+                            if acknowledged.len() == 300 {
+                                enough.notify_one();
+                            }
+                        }
+                        Err(Error::Unknown(_)) => unknown.push(nonce),
+                        // It is away, and this one was not begun.
+                        Err(Error::Unavailable(_)) => break,
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+                unknown
+            }
+        })
+        .collect();
+    timeout(PATIENCE, enough.notified()).await.expect("enough is written");
+    does(Node::kill).await.unwrap();
+    let unknown = timeout(PATIENCE, tasks.join_all()).await.expect("every task is told that it is away").concat();
+    assert!(matches!(store.check().await, Err(Error::Unavailable(_))));
+
+    does(|node| node.run("start")).await.unwrap();
+    let back = async {
+        while store.check().await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, back).await.expect("it comes back by itself");
+
+    let acknowledged = std::mem::take(&mut *acknowledged.lock().unwrap());
+    let page = store.page_before(channel, None, 100_000).await.unwrap();
+    let stored: HashMap<_, _> = page.iter().map(|message| (message.content.as_str(), message.message_id)).collect();
+    assert_eq!(stored.len(), page.len(), "once");
+    let events = journal(&store, SystemClock.now_micros() / 1000).await;
+    for (nonce, id) in &acknowledged {
+        assert_eq!(stored.get(nonce.as_str()), Some(id), "{nonce} was acknowledged");
+    }
+    for id in stored.values() {
+        assert!(events.contains_key(&EventId::new(id.uuid())), "a row without its event");
+    }
+    for nonce in acknowledged.keys().take(100).chain(&unknown) {
+        let repeat = Messages::create(&*store, with_nonce(channel, author, nonce), tell()).await.unwrap();
+        let known = acknowledged.get(nonce).or(stored.get(nonce.as_str()));
+        assert!(known.is_none_or(|id| repeat.repeated && repeat.row.message_id == *id), "{nonce}");
+    }
+    let repeated = store.page_before(channel, None, 100_000).await.unwrap().len();
+    let new = unknown.iter().filter(|nonce| !stored.contains_key(nonce.as_str())).count();
+    assert_eq!(repeated, page.len() + new, "a repeat stores nothing twice");
+}
