@@ -269,12 +269,12 @@ fn limit(text: Option<&str>, default: usize, most: usize) -> Result<usize, Fault
 }
 
 /// The header in which a service names the user it acts for.
-const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+pub(crate) const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// The header by which a service says that it publishes by itself what its call causes: `caller`.
-const PUBLISH: HeaderName = HeaderName::from_static("x-jiscord-publish");
+pub(crate) const PUBLISH: HeaderName = HeaderName::from_static("x-jiscord-publish");
 /// The header by which a service makes a call safe to repeat where there is no nonce; nobody else hears of it.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A header that must not come twice.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {

@@ -5,6 +5,8 @@ pub mod chat;
 pub mod http;
 pub mod limits;
 pub mod passwords;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod tokens;
 
 pub use self::{accounts::Accounts, chat::Chat, limits::Limits, tokens::Jwt};

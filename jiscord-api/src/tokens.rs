@@ -30,7 +30,7 @@ pub const LIFETIME: u64 = 7 * 24 * 60 * 60;
 /// Seconds that clocks may differ.
 const LEEWAY: u64 = 60;
 /// Ours have about 400 bytes.
-const LONGEST: usize = 4096;
+pub(crate) const LONGEST: usize = 4096;
 
 /// Why tokens cannot be made. Mend the configuration or the build.
 #[derive(Debug, thiserror::Error)]

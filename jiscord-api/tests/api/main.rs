@@ -6,5 +6,6 @@ mod access;
 mod auth;
 mod data;
 mod errors;
+mod remote;
 mod site;
 mod tokens;

@@ -28,7 +28,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 pub(crate) const SECRET: &[u8] = b"a secret that only these tests have";
-pub(crate) const SERVICE: &str = "a token that only these tests' services have";
+pub(crate) const SERVICE: &str = "a-token-that-only-these-tests-have";
 pub(crate) const ORIGIN: &str = "http://localhost:5173";
 /// An id that nobody has.
 pub(crate) const NOBODY: &str = "0f8fad5b-d9cb-169f-a165-70867728950e";
