@@ -25,9 +25,9 @@ pub trait Marks: Send + Sync {
     /// How far they are.
     async fn marks(&self) -> Result<Marked>;
 
-    /// All events of a shard whose ids were minted before `ms` are in this epoch's log. It never goes back, and in another
-    /// epoch than this one nothing is changed.
-    async fn mark(&self, epoch: &str, shard: u16, ms: u64) -> Result<()>;
+    /// By shard: all events whose ids were minted before this, in Unix milliseconds, are in this epoch's log. A mark never goes
+    /// back, and when the log has another epoch by now, nothing is changed.
+    async fn mark(&self, epoch: &str, done: &HashMap<u16, u64>) -> Result<()>;
 }
 
 /// How far relays are.
