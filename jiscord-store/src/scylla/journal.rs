@@ -2,16 +2,18 @@
 
 use std::ops::Range;
 
+use async_trait::async_trait;
 use jiscord_core::{
-    Event, EventId,
+    Event, EventId, fault,
     id::{SNOWFLAKE_EPOCH_MS, Snowflake, Worker},
+    journal::Journal,
 };
 
 use super::{ScyllaStore, db::Write, rows::EventRow};
 use crate::error::{Error, Result};
 
-/// Over how many partitions the events of a minute are spread.
-pub const JOURNAL_SHARDS: u16 = 16;
+/// Over how many partitions the events of a minute are spread: the four highest bits of a hash.
+const SHARDS: u16 = 16;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -53,10 +55,7 @@ impl ScyllaStore {
         Ok(())
     }
 
-    /// The events of one of [`JOURNAL_SHARDS`] shards whose ids were minted in a span of Unix milliseconds, in the order of
-    /// their ids. They are kept for two hours. An event whose id was not minted is found by the minute in which it was
-    /// written, and only where the span has all of it. No shard with that number: none.
-    pub async fn journal(&self, shard: u16, ms: Range<u64>) -> Result<Vec<Event>> {
+    async fn events(&self, shard: u16, ms: Range<u64>) -> Result<Vec<Event>> {
         let statements = &self.db.statements;
         let mut events = Vec::new();
         let bound = |ms: u64| {
@@ -86,6 +85,19 @@ impl ScyllaStore {
     }
 }
 
+/// Events are kept for two hours. One whose id was not minted is found by the minute in which it was written, and only where
+/// the span has all of it.
+#[async_trait]
+impl Journal for ScyllaStore {
+    fn shards(&self) -> u16 {
+        SHARDS
+    }
+
+    async fn read(&self, shard: u16, ms: Range<u64>) -> fault::Result<Vec<Event>> {
+        Ok(self.events(shard, ms).await?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -100,7 +112,7 @@ mod tests {
                 let id = Snowflake::new(1_795_443_456_400 + n * step, 0, Worker::default()).unwrap();
                 *shards.entry(shard(EventId::from(id))).or_default() += 1;
             }
-            assert_eq!(shards.len(), usize::from(JOURNAL_SHARDS));
+            assert_eq!(shards.len(), usize::from(SHARDS));
             assert!(shards.values().all(|events| (500..2_000).contains(events)), "{step}: {shards:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! The store for several processes: ScyllaDB, or Apache Cassandra 4.1 or later, which speak the same CQL.
 //!
-//! Rows and the events they cause are written in one logged batch, the events into a journal ([`ScyllaStore::journal`]).
+//! Rows and the events they cause are written in one logged batch, the events into a [`Journal`](jiscord_core::journal::Journal).
 //! Their positions come from elsewhere: the caller publishes the events that a write returns, and whoever runs a relay
 //! publishes what somebody left behind. So this store is no [`EventLog`], and becomes a [`Store`] beside one:
 //! [`ScyllaStore::store`].
@@ -55,7 +55,6 @@ use scylla::{
 use tokio::{sync::Mutex as AsyncMutex, task::JoinHandle};
 use uuid::Uuid;
 
-pub use self::journal::JOURNAL_SHARDS;
 use self::{
     coalesce::{FirstPages, Users},
     db::Db,

@@ -20,15 +20,15 @@ use futures_util::future::join_all;
 use jiscord_core::{
     ChannelId, Event, EventId, GuildId, MessageId, Position, ServerFrame, Timestamp, Topic, UserId,
     event::EventLog,
+    journal::Journal,
     mint::IdSource,
     model::{Member, Message, Visibility},
     text::{Content, Email, Name, Nonce, Username},
     time::{Clock, SystemClock},
 };
 use jiscord_store::{
-    Error, Guilds, Members, Messages, NewGuild, NewMessage, NewUser, Tell, Users, conformance,
-    memory::MemoryStore,
-    scylla::{JOURNAL_SHARDS, ScyllaStore},
+    Error, Guilds, Members, Messages, NewGuild, NewMessage, NewUser, Tell, Users, conformance, memory::MemoryStore,
+    scylla::ScyllaStore,
 };
 use uuid::Uuid;
 
@@ -84,9 +84,9 @@ fn silent<T>() -> Tell<T> {
 /// The whole journal of the minutes around that time, by id.
 async fn journal(store: &ScyllaStore, around_ms: u64) -> BTreeMap<EventId, Event> {
     let mut events = BTreeMap::new();
-    for shard in 0..JOURNAL_SHARDS {
+    for shard in 0..store.shards() {
         // Whole minutes, so that ids that were not minted are found too.
-        let all = store.journal(shard, around_ms - 600_000..around_ms + 600_000).await.unwrap();
+        let all = store.read(shard, around_ms - 600_000..around_ms + 600_000).await.unwrap();
         events.extend(all.into_iter().map(|event| (event.id, event)));
     }
     events
@@ -198,8 +198,8 @@ async fn the_journal_is_read_by_time() {
     let cuts = [first - 1, ms(&events[20]), ms(&events[20]) + 1, ms(&events[60]), last + 1, last + 70_000];
     let mut seen = Vec::new();
     for cut in cuts.windows(2) {
-        for shard in 0..JOURNAL_SHARDS {
-            let slice = store.journal(shard, cut[0]..cut[1]).await.unwrap();
+        for shard in 0..store.shards() {
+            let slice = store.read(shard, cut[0]..cut[1]).await.unwrap();
             assert!(slice.iter().all(|event| (cut[0]..cut[1]).contains(&ms(event))));
             assert!(slice.is_sorted_by_key(|event| event.id.snowflake()));
             seen.extend(slice);
@@ -207,8 +207,8 @@ async fn the_journal_is_read_by_time() {
     }
     seen.sort_by_key(|event| event.id.snowflake());
     assert_eq!(seen, events);
-    assert!(store.journal(0, last + 1..first).await.unwrap().is_empty());
-    assert!(store.journal(JOURNAL_SHARDS, first..last + 1).await.unwrap().is_empty());
+    assert!(store.read(0, last + 1..first).await.unwrap().is_empty());
+    assert!(store.read(store.shards(), first..last + 1).await.unwrap().is_empty());
     let kept = keyspace.number("SELECT count(*) FROM {}.event_journal").await;
     assert_eq!(kept, 100, "a repeat writes nothing");
 
@@ -239,6 +239,17 @@ async fn rows_are_written_as_of_their_rev() {
     ] {
         let written = keyspace.number(&format!("SELECT writetime({column}) FROM {{}}.{row}")).await;
         assert_eq!(written as u64, rev, "{row}");
+    }
+    // What is forgotten by age: in how many seconds, less the few that this test takes.
+    let id = message.message_id;
+    store.remove(guild_id, joiner, silent()).await.unwrap().unwrap();
+    for (column, row, hours) in [
+        ("message_id", format!("message_nonces WHERE author_id = {} AND nonce = 'n' ALLOW FILTERING", message.author_id), 25),
+        ("frame", format!("event_journal WHERE event_id = {id} ALLOW FILTERING"), 2),
+        ("rev", format!("guild_members WHERE guild_id = {guild_id} AND user_id = {joiner}"), 26),
+    ] {
+        let left = keyspace.number(&format!("SELECT CAST(ttl({column}) AS bigint) FROM {{}}.{row}")).await;
+        assert!((hours * 3_600 - 120..=hours * 3_600).contains(&left), "{row}: {left} s");
     }
     // The largest message, twice as large again in its event, fits into a batch.
     for largest in ["🦀", "\u{1}"] {
