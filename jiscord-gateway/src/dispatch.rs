@@ -94,6 +94,8 @@ pub(crate) enum Post {
     Ready { key: Key, text: Utf8Bytes, intents: Intents, p: Position },
     /// An event.
     Tell(Tell),
+    /// The log begins anew: from here on events above this position are told.
+    From(Position),
     /// Several things in one go.
     Many(Vec<Post>),
     /// The last word to a socket; nothing follows.
@@ -194,6 +196,11 @@ impl Dispatcher {
             Post::Tell(tell) => {
                 for key in tell.to.iter() {
                     self.tell(*key, &tell, fed);
+                }
+            }
+            Post::From(p) => {
+                for (last, _) in self.sockets.values_mut().filter_map(|socket| socket.told.as_mut()) {
+                    *last = p;
                 }
             }
             Post::Many(posts) => {

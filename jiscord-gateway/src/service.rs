@@ -21,7 +21,13 @@ use tokio_util::{
 };
 use tower::Service;
 
-use crate::{bus::Bus, connection, hub::Hub, settings::Settings};
+use crate::{
+    bus::Bus,
+    claims::{Claims, LocalClaims},
+    connection,
+    hub::Hub,
+    settings::Settings,
+};
 
 /// A gateway: accepts WebSockets and tells them what happens. Clones are the same gateway; when the last one and all its
 /// services are gone, it ends.
@@ -40,15 +46,25 @@ struct Inner {
 }
 
 impl Gateway {
-    /// Starts a gateway on the current tokio runtime.
+    /// Starts the only gateway of its users on the current tokio runtime.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub fn new(backend: Arc<dyn Backend>, bus: Arc<dyn Bus>, settings: Settings) -> Self {
-        let hub = Hub::new(backend, bus, settings);
+        let claims = Arc::new(LocalClaims::new(settings.limits.devices));
+        Self::with_claims(backend, bus, claims, settings)
+    }
+
+    /// Starts one gateway of several, which share the places of their users' devices.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn with_claims(backend: Arc<dyn Backend>, bus: Arc<dyn Bus>, claims: Arc<dyn Claims>, settings: Settings) -> Self {
+        let hub = Hub::new(backend, bus, claims, settings);
         let line = CancellationToken::new();
-        tokio::spawn(line.clone().run_until_cancelled_owned(hub.clone().line()));
+        tokio::spawn(line.clone().run_until_cancelled_owned(hub.clone().run()));
         let (connections, shutdown) = (TaskTracker::new(), CancellationToken::new());
         Self { inner: Arc::new(Inner { hub, connections, shutdown, _line: line.drop_guard() }) }
     }
@@ -59,11 +75,15 @@ impl Gateway {
     }
 
     /// Stops taking connections, lets commands under way finish, tells every client to come back (RECONNECT, then close 1001),
-    /// and returns when all are closed, or after `patience`.
+    /// publishes what waits for the bus, and returns when all is done, or after `patience`.
     pub async fn shutdown(&self, patience: Duration) {
         self.inner.shutdown.cancel();
         self.inner.connections.close();
-        let _ = timeout(patience, self.inner.connections.wait()).await;
+        let done = async {
+            self.inner.connections.wait().await;
+            self.inner.hub.bus.flush().await;
+        };
+        let _ = timeout(patience, done).await;
     }
 
     /// How many connections there are.

@@ -12,16 +12,19 @@ use futures_util::{SinkExt, StreamExt};
 use jiscord_core::{
     ChannelId, Code, Event, EventId, Fault, GuildId, MessageId, ServerFrame, Topic, UserId,
     backend::{Actor, Backend, GuildState, Identity, Membership, Sent, TokenVerifier},
-    event::EventLog,
+    event::{EventLog, Position, Publish},
     fault::Result,
-    frame::{MemberRemove, SendMessage},
+    frame::{MemberRemove, MessageAck, SendMessage},
     mint::IdSource,
     model::{Channel, Guild, Member, Message, Rev, User},
     time::{Clock, SystemClock},
 };
 use jiscord_store::memory::MemoryStore;
 use serde_json::{Value, json};
-use tokio::{io::DuplexStream, sync::watch};
+use tokio::{
+    io::DuplexStream,
+    sync::{mpsc, watch},
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Message as Ws, protocol::Role},
@@ -29,7 +32,14 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Settings, connection, hub::Hub, local::LocalBus};
+use crate::{
+    Settings,
+    bus::{Bus, Heard},
+    claims::LocalClaims,
+    connection,
+    hub::Hub,
+    local::LocalBus,
+};
 
 /// A backend whose guilds, members and moods a test sets. Tokens are the users' names.
 struct Fake {
@@ -187,6 +197,61 @@ impl Backend for Fake {
     }
 }
 
+/// A bus that says what a test wants.
+struct Script {
+    says: tokio::sync::Mutex<mpsc::Receiver<Heard>>,
+    epoch: Mutex<String>,
+}
+
+impl Script {
+    fn new() -> (Arc<Self>, mpsc::Sender<Heard>) {
+        let (say, says) = mpsc::channel(16);
+        (Arc::new(Self { says: says.into(), epoch: Mutex::new("first".into()) }), say)
+    }
+}
+
+#[async_trait]
+impl Publish for Script {
+    async fn publish(&self, _: &[Event]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn pass(&self, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<()> {
+        match &**self.epoch.lock().unwrap() {
+            "away" => Err(Fault::new(Code::UNAVAILABLE, "the bus is away")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Bus for Script {
+    fn epoch(&self) -> String {
+        self.epoch.lock().unwrap().clone()
+    }
+
+    fn start(&self) -> Position {
+        Position(1_000)
+    }
+
+    async fn join(&self, _: Topic) -> Result<()> {
+        Ok(())
+    }
+
+    fn leave(&self, _: Topic) {}
+
+    async fn next(&self) -> Heard {
+        match self.says.lock().await.recv().await {
+            Some(heard) => heard,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 struct World {
     fake: Arc<Fake>,
     hub: Arc<Hub>,
@@ -198,18 +263,24 @@ impl World {
         Self::with(Settings::default()).await
     }
 
-    async fn with(mut settings: Settings) -> Self {
-        settings.dispatchers = 2;
+    async fn with(settings: Settings) -> Self {
         let log = MemoryStore::new(Arc::new(SystemClock));
+        let bus = LocalBus::start(log.clone()).await.unwrap();
+        Self::on(log, bus, settings)
+    }
+
+    fn on(log: Arc<MemoryStore>, bus: Arc<dyn Bus>, mut settings: Settings) -> Self {
+        settings.dispatchers = 2;
         let fake = Arc::new(Fake {
-            log: log.clone(),
+            log,
             rows: Mutex::default(),
             open: watch::Sender::new(true),
             storing: watch::Sender::new(true),
             verifying: Mutex::default(),
         });
-        let hub = Hub::new(fake.clone(), LocalBus::start(log).await.unwrap(), settings);
-        tokio::spawn(hub.clone().line());
+        let claims = Arc::new(LocalClaims::new(settings.limits.devices));
+        let hub = Hub::new(fake.clone(), bus, claims, settings);
+        tokio::spawn(hub.clone().run());
         Self { fake, hub, shutdown: CancellationToken::new() }
     }
 
@@ -489,6 +560,9 @@ async fn one_session_lives_on_each_device() {
     phone.hear("MESSAGE_CREATE").await;
 
     // The ninth device evicts the one that was silent longest: the phone, since the nameless one has spoken.
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    second.hears_nothing().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let mut others = Vec::new();
     for n in 0..7 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -597,4 +671,72 @@ async fn a_store_that_does_not_answer_leaves_the_outcome_unknown() {
     let error = ada.hear("ERROR").await;
     assert_eq!((&error["d"]["code"], &error["d"]["nonce"]), (&json!("outcome_unknown"), &json!("n")));
     ada.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_gap_rights_are_loaded_before_anything_is_told() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (guild, _) = world.fake.guild(&["ada", "bob"]);
+    let (other, there) = world.fake.guild(&["bob"]);
+    let (mut ada, ready) = world.connect(json!({"token": "ada"})).await;
+    let mut bob = world.user("bob").await;
+    assert_eq!((&ready["p"], &ready["d"]["epoch"]), (&json!(1_000), &json!("first")));
+
+    // None of this comes over the bus: Bob is removed, Ada joins elsewhere, a channel is made; and positions start over.
+    world.fake.leave(guild, "bob").await;
+    world.fake.join(other, "ada").await;
+    let new = world.fake.add_channel(guild).await;
+    world.fake.open.send_replace(false);
+    *bus.epoch.lock().unwrap() = "second".into();
+    says.send(Heard::Gap { p: Position(5) }).await.unwrap();
+    let message = |p: u64, guild, channel| Heard::Event {
+        event: Event::new(
+            EventId::NONE,
+            vec![Topic::Guild(guild)],
+            Some(channel),
+            ServerFrame::MessageAck(MessageAck {
+                nonce: p.to_string(),
+                message_id: MessageId::new(Uuid::nil()),
+                channel_id: channel,
+            }),
+        ),
+        p: Some(Position(p)),
+    };
+    says.send(message(6, guild, new)).await.unwrap();
+    says.send(message(7, other, there)).await.unwrap();
+    // While rights are loaded, what happens waits.
+    ada.say(json!({"op": "HEARTBEAT"})).await;
+    assert_eq!(ada.hear("HEARTBEAT_ACK").await["p"], 1_000);
+    world.fake.open.send_replace(true);
+
+    assert_eq!(ada.hear("MESSAGE_ACK").await["p"], 6);
+    assert_eq!(ada.hear("MESSAGE_ACK").await["p"], 7);
+    assert_eq!(bob.hear("MESSAGE_ACK").await["p"], 7);
+    let (_, ready) = world.connect(json!({"token": "ada", "device": "phone"})).await;
+    assert_eq!((&ready["p"], &ready["d"]["epoch"]), (&json!(7), &json!("second")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_eviction_from_elsewhere_ends_the_smaller_fence_only() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus, Settings::default());
+    let user = world.fake.user("ada");
+    let mut ada = world.user("ada").await;
+    says.send(Heard::Evict { user, device: None, fence: 1 }).await.unwrap();
+    ada.hears_nothing().await;
+    says.send(Heard::Evict { user, device: None, fence: u64::MAX }).await.unwrap();
+    assert_eq!(ada.rest().await, (vec!["INVALID_SESSION".into()], 4010));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_told_for_long_is_not_taken() {
+    let (bus, _says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (_, channel) = world.fake.guild(&["ada"]);
+    let mut ada = world.user("ada").await;
+    *bus.epoch.lock().unwrap() = "away".into();
+    ada.send(channel, "hi").await;
+    assert_eq!(ada.hear("ERROR").await["d"]["code"], "unavailable");
+    assert_eq!(world.fake.log.head().await.unwrap(), world.fake.log.floor().await.unwrap(), "nothing was stored");
 }

@@ -1,0 +1,247 @@
+//! How a socket becomes a session, and how its place is kept.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use futures_util::{StreamExt, stream};
+use jiscord_core::{
+    Code, Fault, GuildId, ServerFrame, SessionId, Topic, UserId,
+    backend::Actor,
+    fault::Result,
+    frame::{CloseCode, Intents, PROTOCOL, Ready},
+    model::{Rev, User},
+    text::Device,
+};
+use tokio::{sync::mpsc, time::interval};
+use uuid::Uuid;
+
+use super::{
+    Hub, Joined,
+    state::{Change, Session, Stage, State},
+};
+use crate::{
+    claims::Claim,
+    dispatch::{End, Key, Post},
+    guild::{GuildObject, Revved},
+};
+
+/// How many guilds are loaded at once for a session that begins.
+pub(super) const LOADS: usize = 8;
+
+/// Who asks for a session.
+pub(crate) struct Entrant<'a> {
+    pub(crate) token: &'a str,
+    pub(crate) device: Option<Device>,
+    pub(crate) intents: Intents,
+    pub(crate) end: &'a End,
+    pub(crate) heard: &'a Arc<AtomicU64>,
+}
+
+/// The close code for a fault that ends an IDENTIFY. Only a token that is surely bad is called so: its owner throws it away.
+fn refusal(fault: &Fault) -> CloseCode {
+    if fault.code == Code::UNAUTHORIZED {
+        return CloseCode::BadToken;
+    }
+    tracing::warn!(error = %fault, code = %fault.code, "a session could not begin");
+    CloseCode::TryLater
+}
+
+/// A session's place in the hub; dropping it ends the session.
+pub(crate) struct Seat {
+    hub: Arc<Hub>,
+    key: Key,
+    pub(crate) user: UserId,
+    _topic: Option<Joined>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.hub.lock().detach(self.key, None);
+    }
+}
+
+/// Holds a guild here until a session does.
+pub(super) struct Pin {
+    hub: Arc<Hub>,
+    guild: GuildId,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut state = self.hub.lock();
+        if let Some(hosted) = state.guilds.get_mut(&self.guild) {
+            hosted.pins -= 1;
+        }
+        state.unhost(self.guild);
+    }
+}
+
+impl Hub {
+    /// Makes a session of a socket: claims its place, loads its guilds, says READY.
+    pub(crate) async fn enter(self: &Arc<Self>, key: Key, who: Entrant<'_>) -> Result<Seat, CloseCode> {
+        let user = self.ask(self.backend.verify_token(who.token)).await.map_err(|fault| refusal(&fault))?.user_id;
+        let actor = Actor::User(user);
+        let profile = self.ask(self.backend.user(actor, user)).await.map_err(|fault| {
+            // The token is good, but its user is gone.
+            if fault.code == Code::NOT_FOUND { CloseCode::BadToken } else { refusal(&fault) }
+        })?;
+
+        // First the topic: an eviction by a session elsewhere comes over it.
+        let topic = self.join(Topic::User(user)).await.map_err(|fault| refusal(&fault))?;
+        let id = SessionId::new(Uuid::new_v4());
+        let claim = self.claims.claim(user, who.device.as_ref(), id);
+        let claimed = self.ask(claim).await.map_err(|fault| refusal(&fault))?;
+        let stage = Stage::Entering(Vec::new());
+        let (end, heard) = (who.end.clone(), who.heard.clone());
+        let session = Session { user, device: who.device, id, fence: claimed.fence, end, heard, stage };
+        {
+            let mut state = self.lock();
+            for over in &claimed.evicted {
+                state.evict(user, over);
+            }
+            if !state.seat(key, session) {
+                return Err(CloseCode::Evicted);
+            }
+        }
+        let seat = Seat { hub: self.clone(), key, user, _topic: Some(topic) };
+
+        // The line keeps what happens to this user's memberships from here on, so what is loaded now cannot be outdated
+        // without notice.
+        let mut member_of = Revved::default();
+        for membership in self.ask(self.backend.memberships(actor, user)).await.map_err(|fault| refusal(&fault))? {
+            member_of.put(membership.guild.guild_id, membership.rev, ());
+        }
+        let mut pins = HashMap::new();
+        loop {
+            let missing: Vec<_> = member_of.iter().map(|row| row.0).filter(|guild| !pins.contains_key(guild)).collect();
+            let hosted = stream::iter(missing).map(|guild| async move { (guild, self.host(guild).await) });
+            for (guild, pin) in hosted.buffer_unordered(LOADS).collect::<Vec<_>>().await {
+                match pin {
+                    Ok(pin) => drop(pins.insert(guild, pin)),
+                    // Deleted since: there is nothing to hear.
+                    Err(fault) if fault.code == Code::NOT_FOUND => _ = member_of.remove(guild, Rev::MAX),
+                    Err(fault) => return Err(refusal(&fault)),
+                }
+            }
+            let Ok(permit) = self.dispatchers.of(key).reserve().await else { return Err(CloseCode::GoingAway) };
+            if self.go_live(key, &profile, who.intents, &mut member_of, &pins, permit)? {
+                return Ok(seat);
+            }
+        }
+    }
+
+    /// Holds a guild, and loads it if nobody has yet. [`Code::NOT_FOUND`] if there is no such guild.
+    pub(super) async fn host(self: &Arc<Self>, guild: GuildId) -> Result<Pin> {
+        let (pin, turn) = {
+            let mut state = self.lock();
+            let hosted = state.guilds.entry(guild).or_default();
+            hosted.pins += 1;
+            (Pin { hub: self.clone(), guild }, hosted.turn.clone())
+        };
+        let _turn = turn.lock().await;
+        if self.lock().object(guild).is_some() {
+            return Ok(pin);
+        }
+        // First listen, then load: what changes in between is kept as early, and applied by its `rev`.
+        let topic = self.join(Topic::Guild(guild)).await?;
+        let object = self.load(guild).await?;
+        if let Some(hosted) = self.lock().guilds.get_mut(&guild) {
+            let object = hosted.object.insert(object);
+            for change in hosted.early.drain(..) {
+                change.apply(object);
+            }
+            hosted.topic = Some(topic);
+        }
+        Ok(pin)
+    }
+
+    /// A guild as it is now, without members.
+    pub(super) async fn load(&self, guild: GuildId) -> Result<GuildObject> {
+        let state = self.ask(self.backend.load_guild(Actor::System, guild)).await?;
+        Ok(GuildObject::new(state.ok_or_else(|| Fault::not_found("guild"))?))
+    }
+
+    /// Lets a session hear its guilds, and says READY, in one step. False if its memberships changed so that more must be loaded.
+    fn go_live(
+        &self,
+        key: Key,
+        user: &User,
+        intents: Intents,
+        member_of: &mut Revved<GuildId, ()>,
+        pins: &HashMap<GuildId, Pin>,
+        permit: mpsc::Permit<'_, Post>,
+    ) -> Result<bool, CloseCode> {
+        let mut state = self.lock();
+        let State { epoch, p, sessions, guilds: hosted, .. } = &mut *state;
+        let session = sessions.get_mut(&key).ok_or(CloseCode::Evicted)?;
+        if let Stage::Entering(changes) = &mut session.stage {
+            for change in changes.drain(..) {
+                match change {
+                    Change::Join { guild, rev, .. } => _ = member_of.put(guild, rev, ()),
+                    Change::Leave { guild, rev, .. } => _ = member_of.remove(guild, rev),
+                    Change::Channel(_) | Change::ChannelGone { .. } => {}
+                }
+            }
+        }
+        if member_of.iter().any(|(guild, ..)| !pins.contains_key(&guild)) {
+            return Ok(false);
+        }
+        let (mut live, mut guilds) = (HashSet::new(), Vec::new());
+        for (guild, rev, ()) in member_of.iter() {
+            let Some(object) = hosted.get_mut(&guild).and_then(|hosted| hosted.object.as_mut()) else { continue };
+            if object.join(user.user_id, rev) {
+                object.add(key, user.user_id);
+                live.insert(guild);
+                guilds.push(object.guild().clone());
+            }
+        }
+        guilds.sort_by_key(|guild| (guild.created_at, guild.guild_id));
+        session.stage = Stage::Live(live);
+        let ready = ServerFrame::Ready(Ready {
+            user_id: user.user_id,
+            session_id: session.id,
+            user: user.clone(),
+            guilds,
+            protocol: PROTOCOL,
+            epoch: epoch.clone(),
+        });
+        permit.send(Post::Ready { key, text: ready.at(*p).encode().into(), intents, p: *p });
+        Ok(true)
+    }
+
+    /// Gives the places of ended sessions back, and says once in each heartbeat period which sessions are still here.
+    pub(super) async fn keep_claims(&self) {
+        let mut ended = self.ended.lock().await;
+        let mut beat = interval(self.settings.heartbeat);
+        loop {
+            let gone = tokio::select! {
+                Some(gone) = ended.recv() => Some(gone),
+                _ = beat.tick() => None,
+            };
+            let kept = match &gone {
+                Some(Claim { user, device, fence, .. }) => self.ask(self.claims.release(*user, device.as_ref(), *fence)).await,
+                None => self.refresh().await,
+            };
+            if let Err(error) = kept {
+                // A place that was not given back is the longest silent one, and the next to be evicted.
+                tracing::warn!(%error, "the places of sessions cannot be kept");
+            }
+        }
+    }
+
+    async fn refresh(&self) -> Result<()> {
+        let own: Vec<_> = {
+            let now = self.millis();
+            self.lock().sessions.iter().map(|(key, session)| (*key, session.claim(now))).collect()
+        };
+        let (keys, claims): (Vec<Key>, Vec<Claim>) = own.into_iter().unzip();
+        let lost = self.ask(self.claims.refresh(&claims)).await?;
+        let mut state = self.lock();
+        for key in lost.into_iter().filter_map(|index| keys.get(index)) {
+            state.detach(*key, Some(CloseCode::Evicted));
+        }
+        Ok(())
+    }
+}
