@@ -31,7 +31,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let stop = shutdown::on_signal()?; // first, so that a stop during the start is heard
-            Server::start(&config).await?.serve(stop).await
+            Server::start(&config, stop).await?.serve().await
         }
         Command::Migrate => data::migrate(&config).await,
         Command::User(UserCommand::Create(new)) => user::create(&config, new).await,

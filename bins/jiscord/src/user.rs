@@ -11,18 +11,17 @@ use jiscord_api::{
     limits::Limits,
     passwords::{Cost, Passwords},
 };
-use jiscord_bin_kit::Config;
+use jiscord_bin_kit::{Config, service};
 use jiscord_core::http::RegisterBody;
-use secrecy::ExposeSecret;
 
-use crate::{cli::NewUser, data::Data, server};
+use crate::{cli::NewUser, data::Data};
 
 /// Makes an account and says what to do next.
 pub(crate) async fn create(config: &Config, new: NewUser) -> anyhow::Result<()> {
     let password = tokio::task::spawn_blocking(move || password(new.password_stdin)).await??;
     let data = Data::open(config).await?;
     let limits = Limits::default();
-    let tokens = Arc::new(server::tokens(data.jwt_secret.expose_secret())?);
+    let tokens = Arc::new(service::tokens(&data.jwt_secret)?);
     let accounts = Accounts::new(data.store.clone(), Passwords::new(Cost::default(), &limits), tokens, &limits);
     let made = accounts.register(RegisterBody { username: new.username, email: new.email, password }).await;
     data.store.close().await;

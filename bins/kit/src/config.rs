@@ -55,6 +55,21 @@ settings! {
     jwt_secret: Option<SecretString> = "JWT_SECRET", "", Secret;
     /// What services show each other: whoever has it is the server. The all-in-one makes its own.
     service_token: Option<SecretString> = "JISCORD_SERVICE_TOKEN", "", Secret;
+    /// Where the all-in-one keeps what it stores. With sqlite it is the only process; with scylla it speaks to the database
+    /// and to Redis as the services do, and several may run beside each other.
+    store: StoreKind = "JISCORD_STORE", "sqlite", OneOf(&[("sqlite", StoreKind::Sqlite), ("scylla", StoreKind::Scylla)]);
+    /// Nodes of ScyllaDB or Cassandra; one that answers is enough.
+    scylla_contact_points: Vec<String> = "SCYLLA_CONTACT_POINTS", "127.0.0.1:9042", Nodes;
+    /// The data centre whose quorum is asked. Needed only where there are several.
+    scylla_local_dc: Option<String> = "SCYLLA_LOCAL_DC", "", Optional(Word(48));
+    /// The keyspace. It is created if it is not there, with three replicas or as many as there are nodes.
+    scylla_keyspace: String = "SCYLLA_KEYSPACE", "jiscord", Word(48);
+    /// Redis 6.2 or newer with maxmemory-policy noeviction. It may have a password in it, so it is never printed.
+    redis_url: SecretString = "REDIS_URL", "redis://127.0.0.1:6379", RedisAddress;
+    /// Where data-service is. Without it: http://127.0.0.1:3001.
+    data_service_url: Option<String> = "DATA_SERVICE_URL", "", Optional(ServiceAddress);
+    /// Where auth-service is. Without it: http://127.0.0.1:3003.
+    auth_service_url: Option<String> = "AUTH_SERVICE_URL", "", Optional(ServiceAddress);
     /// How often a client is to send HEARTBEAT, in milliseconds; silent for 1.5 times as long, it is closed.
     heartbeat: Duration = "JISCORD_HEARTBEAT_MS", "45000", Millis(100..=600_000);
     /// Front proxies that are believed about a client's address (X-Forwarded-For).
@@ -103,6 +118,8 @@ settings! {
     limit_commands_burst: NonZeroU32 = "JISCORD_LIMIT_COMMANDS_BURST", "100", Number(least(1)..=least(100_000));
     /// The most bytes that wait for a client that does not read.
     limit_queue_bytes: usize = "JISCORD_LIMIT_QUEUE_BYTES", "1048576", Number(65_536..=67_108_864);
+    /// The most events that wait to be published while Redis is away. While so many wait, nothing new is written.
+    limit_event_queue: usize = "JISCORD_LIMIT_EVENT_QUEUE", "10000", Number(1..=1_000_000);
     /// The most devices of one user that are connected at once.
     limit_devices: usize = "JISCORD_LIMIT_DEVICES", "8", Number(1..=1_000);
 }
@@ -132,6 +149,25 @@ impl Config {
         SocketAddr::new(self.listen, self.port.unwrap_or(port))
     }
 
+    /// `JWT_SECRET` and `JISCORD_SERVICE_TOKEN`, where neither may be left out.
+    pub fn shared_secrets(&self) -> Result<(&SecretString, &SecretString), Refused> {
+        let signs = needed("JWT_SECRET", self.jwt_secret.as_ref());
+        match (signs, needed("JISCORD_SERVICE_TOKEN", self.service_token.as_ref())) {
+            (Ok(signs), Ok(token)) => Ok((signs, token)),
+            (signs, token) => Err(Refused(signs.err().into_iter().chain(token.err()).flat_map(|Refused(lines)| lines).collect())),
+        }
+    }
+
+    /// Where data-service is.
+    pub fn data_service(&self) -> &str {
+        self.data_service_url.as_deref().unwrap_or("http://127.0.0.1:3001")
+    }
+
+    /// Where auth-service is.
+    pub fn auth_service(&self) -> &str {
+        self.auth_service_url.as_deref().unwrap_or("http://127.0.0.1:3003")
+    }
+
     fn contradictions(&self) -> Option<String> {
         (self.trust_user_header == TrustUserHeader::Loopback && !self.listen.is_loopback()).then(|| {
             format!(
@@ -152,6 +188,22 @@ pub enum TrustUserHeader {
     Loopback,
     /// Wherever it listens.
     Everywhere,
+}
+
+/// What the all-in-one stores on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// SQLite in its data folder, and a bus within the process.
+    Sqlite,
+    /// ScyllaDB or Cassandra, and Redis.
+    Scylla,
+}
+
+/// A secret that has to be configured, since several services share it.
+pub fn needed<'a>(name: &str, secret: Option<&'a SecretString>) -> Result<&'a SecretString, Refused> {
+    secret.ok_or_else(|| {
+        Refused::because(format!("{name} is not set; make one with: openssl rand -hex 32, and give all services the same"))
+    })
 }
 
 /// A line of the table.
@@ -307,6 +359,24 @@ impl Form for Millis {
     }
 }
 
+/// A name of letters, digits, `_`, `-` and `.`, up to this long.
+struct Word(usize);
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a name of at most {} letters, digits, _, - and .", self.0)
+    }
+}
+
+impl Form for Word {
+    type Value = String;
+
+    fn read(&self, text: &str) -> Option<String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        ((1..=self.0).contains(&text.len()) && text.chars().all(fits)).then(|| text.to_owned())
+    }
+}
+
 /// What may be left out.
 struct Optional<F>(F);
 
@@ -376,6 +446,15 @@ forms! {
     /// Origins of web pages.
     Origins(text) -> Vec<String>, "origins with commas between, such as https://chat.example.org",
         text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(origin).collect();
+    /// Nodes of a database.
+    Nodes(text) -> Vec<String>, "hosts with commas between, each with a port or without, such as db1,db2:9042",
+        text.split(',').map(|node| host_and_port(node.trim())).collect();
+    /// Where a service is, without a path of its own.
+    ServiceAddress(text) -> String, "an address such as http://data-service:3001, without user, password or query",
+        service_address(text);
+    /// Where Redis is. What it says may be a password.
+    RedisAddress(text) -> SecretString, "an address such as redis://localhost:6379 or redis://user:password@host:6379/0",
+        redis_address(text), secret;
     /// A log filter.
     Filter(text) -> String, "a log filter, such as info or info,jiscord_gateway=debug",
         EnvFilter::try_new(text).is_ok().then(|| text.to_owned());
@@ -391,6 +470,29 @@ fn origin(text: &str) -> Option<String> {
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
     let host = matches!(url.host(), Some(Host::Ipv4(_) | Host::Ipv6(_))) || url.domain().is_some_and(|name| !name.contains('*'));
     (bare && host && url.password().is_none()).then(|| url.origin().ascii_serialization())
+}
+
+fn host_and_port(node: &str) -> Option<String> {
+    let url = Url::parse(&format!("cql://{node}")).ok()?;
+    let bare = url.path().is_empty() && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    let host = url.host_str().is_some_and(|host| !host.is_empty()) && url.password().is_none() && url.port() != Some(0);
+    (bare && host).then(|| node.to_owned())
+}
+
+fn service_address(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    (bare && url.has_host() && url.port() != Some(0)).then(|| text.trim_end_matches('/').to_owned())
+}
+
+fn redis_address(text: &str) -> Option<SecretString> {
+    let url = Url::parse(text).ok()?;
+    let there = match url.scheme() {
+        "redis" => url.host_str().is_some_and(|host| !host.is_empty()) && url.port() != Some(0),
+        "unix" => url.path().len() > 1,
+        _ => false,
+    };
+    there.then(|| text.into())
 }
 
 /// Whether a secret is long enough and no placeholder out of an example.
@@ -424,6 +526,8 @@ mod tests {
         assert_eq!(config.heartbeat, Duration::from_secs(45));
         assert_eq!(config.web_origins, ["http://localhost:5173"]);
         assert!(config.jwt_secret.is_none() && config.service_token.is_none());
+        assert_eq!((config.store, &*config.scylla_contact_points), (StoreKind::Sqlite, &["127.0.0.1:9042".to_owned()][..]));
+        assert_eq!((config.data_service(), config.auth_service()), ("http://127.0.0.1:3001", "http://127.0.0.1:3003"));
     }
 
     #[test]
@@ -465,6 +569,17 @@ mod tests {
             ("JISCORD_LOG", "jiscord=loud", "a log filter"),
             ("JISCORD_LIMIT_FRAME_BYTES", "1048577", "from 4096 to 1048576"),
             ("JISCORD_LIMIT_HTTP_BURST", "0", "from 1 to"),
+            ("JISCORD_STORE", "postgres", "one of sqlite, scylla"),
+            ("SCYLLA_CONTACT_POINTS", "db1,,db2", "hosts with commas"),
+            ("SCYLLA_CONTACT_POINTS", "http://db1", "hosts with commas"),
+            ("SCYLLA_CONTACT_POINTS", "db1:70000", "hosts with commas"),
+            ("SCYLLA_KEYSPACE", "chat; drop", "a name of at most 48"),
+            ("REDIS_URL", "localhost:6379", "an address such as redis://"),
+            ("REDIS_URL", "http://localhost", "an address such as redis://"),
+            ("DATA_SERVICE_URL", "localhost:3001", "an address such as http://"),
+            ("DATA_SERVICE_URL", "http://a:b@localhost", "without user, password"),
+            ("AUTH_SERVICE_URL", "http://", "an address such as http://"),
+            ("JISCORD_LIMIT_EVENT_QUEUE", "0", "from 1 to 1000000"),
             ("JISCORD_LIMIT_FRAME_BYTE", "5000", "did you mean JISCORD_LIMIT_FRAME_BYTES?"),
             ("JISCORD_XYZ", "1", "see --help"),
             ("JWT_SECRET_FILE", "/nowhere", "name a file"),
@@ -496,6 +611,10 @@ mod tests {
                 assert!(!lines.concat().contains(secret), "{lines:?}");
             }
         }
+        let redis = read(&[("REDIS_URL", "rediss://:hunter2@localhost")]).unwrap_err();
+        assert!(redis[0].starts_with("REDIS_URL") && !redis[0].contains("hunter2"), "{redis:?}");
+        let good = read(&[("REDIS_URL", "redis://:hunter2@localhost:7000/1")]).unwrap();
+        assert!(!format!("{good:?}").contains("hunter2"));
         let not_utf8 = Config::read([("JWT_SECRET".into(), OsString::from_vec(vec![0xff; 40]))]).unwrap_err();
         assert_eq!(not_utf8.to_string(), "JWT_SECRET must be text in UTF-8");
     }

@@ -8,6 +8,9 @@ pub mod edge;
 pub mod exit;
 pub mod process;
 pub mod proxies;
+pub mod service;
+#[cfg(feature = "shared")]
+pub mod shared;
 pub mod shutdown;
 mod sockets;
 pub mod telemetry;

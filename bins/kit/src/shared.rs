@@ -1,0 +1,126 @@
+//! What services share beneath them: the database and Redis.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use jiscord_core::{
+    Code, Event, Fault, Position,
+    event::{EventLog, Logged, Publish},
+    fault,
+};
+use jiscord_gateway::redis::{Error, Redis};
+use jiscord_store::scylla::{OpenError, Options, ScyllaStore};
+use secrecy::ExposeSecret;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Config, exit::Refused};
+
+/// How long to wait before a database that is away is looked for again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// The configured Redis. Nothing is connected yet.
+pub fn redis(config: &Config) -> Result<Redis, Refused> {
+    let redis = Redis::new(config.redis_url.expose_secret()).map_err(unfit)?;
+    Ok(redis.queue(config.limit_event_queue))
+}
+
+/// What to do about a Redis that cannot be used, for whoever started the program.
+pub fn unfit(error: Error) -> Refused {
+    Refused::because(format!("REDIS_URL: {error}"))
+}
+
+/// Opens the configured database. One that is away is waited for until `stop`, which is `None`: databases take long to start.
+pub async fn database(config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Arc<ScyllaStore>>> {
+    let mut options = Options::new(&config.scylla_contact_points, &config.scylla_keyspace);
+    if let Some(dc) = &config.scylla_local_dc {
+        options = options.local_dc(dc);
+    }
+    let mut waiting = false;
+    loop {
+        let open = ScyllaStore::open(options.clone());
+        let Some(opened) = stop.run_until_cancelled(open).await else { return Ok(None) };
+        let error = match opened {
+            Ok(store) => return Ok(Some(store)),
+            Err(error) => error,
+        };
+        let mend = match &error {
+            OpenError::Unreachable { .. } | OpenError::Cql { .. } => {
+                let because = std::error::Error::source(&error).map(ToString::to_string);
+                if std::mem::replace(&mut waiting, true) {
+                    tracing::debug!(%error, because, "the database cannot be used yet");
+                } else {
+                    tracing::warn!(%error, because, "the database cannot be used yet; trying again (SCYLLA_CONTACT_POINTS)");
+                }
+                if stop.run_until_cancelled(sleep(AGAIN)).await.is_none() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            OpenError::BadKeyspace(_) | OpenError::Foreign { .. } => "set SCYLLA_KEYSPACE to another name",
+            OpenError::WhichDc { .. } | OpenError::NoSuchDc { .. } => "set SCYLLA_LOCAL_DC to one of them",
+            OpenError::FromTheFuture { .. } | OpenError::Changed { .. } => "run the version of Jiscord that made it",
+            _ => return Err(error.into()),
+        };
+        return Err(Refused::because(format!("{error}; {mend}")).into());
+    }
+}
+
+/// Stands where a store has its log. Here the log is Redis, to which events come by being published, and a store is asked for
+/// nothing but whether what it needs is there.
+pub struct Elsewhere {
+    database: Arc<ScyllaStore>,
+    redis: watch::Receiver<bool>,
+}
+
+impl Elsewhere {
+    /// `redis` says whether Redis is there.
+    pub fn new(database: Arc<ScyllaStore>, redis: watch::Receiver<bool>) -> Arc<Self> {
+        Arc::new(Self { database, redis })
+    }
+}
+
+#[async_trait]
+impl EventLog for Elsewhere {
+    fn epoch(&self) -> &str {
+        ""
+    }
+
+    async fn head(&self) -> fault::Result<Position> {
+        self.database.check().await?;
+        is_there(&self.redis)?;
+        Ok(Position(0))
+    }
+
+    async fn floor(&self) -> fault::Result<Position> {
+        Err(unsupported())
+    }
+
+    async fn append(&self, _: Vec<Event>) -> fault::Result<()> {
+        Err(unsupported())
+    }
+
+    async fn read_after(&self, _: Position, _: usize) -> fault::Result<Vec<Logged>> {
+        Err(unsupported())
+    }
+
+    async fn wait_past(&self, _: Position) {
+        std::future::pending().await
+    }
+}
+
+/// For readiness: an error while Redis is away.
+pub fn is_there(redis: &watch::Receiver<bool>) -> fault::Result<()> {
+    if *redis.borrow() { Ok(()) } else { Err(Fault::new(Code::UNAVAILABLE, "Redis is away").retry_after(Duration::from_secs(1))) }
+}
+
+fn unsupported() -> Fault {
+    Fault::new(Code::UNSUPPORTED, "events are read from Redis, not from the store")
+}
+
+/// Publishes what still waits, and gives up after this long: a relay publishes it then.
+pub async fn last_events(publish: &dyn Publish, patience: Duration) {
+    if tokio::time::timeout(patience, publish.flush()).await.is_err() {
+        tracing::warn!("events that waited for Redis were not published; another data-service will");
+    }
+}
