@@ -5,6 +5,7 @@ pub mod chat;
 pub mod http;
 pub mod limits;
 pub mod passwords;
+pub mod relay;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod tokens;

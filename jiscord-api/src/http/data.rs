@@ -72,7 +72,7 @@ routes! {
 }
 
 /// The router of data-service. Rate limits by address work where the host puts
-/// [`ClientAddr`](jiscord_core::http::ClientAddr) into requests.
+/// [`ClientAddr`] into requests.
 pub fn router(chat: Chat, settings: Settings) -> Router {
     let callers = Arc::new(Limiter::new(settings.limits.caller, settings.limits.rate_keys));
     let app = App { chat, callers, settings: Arc::new(settings) };

@@ -6,6 +6,7 @@ mod access;
 mod auth;
 mod data;
 mod errors;
+mod relay;
 mod remote;
 mod site;
 mod tokens;
