@@ -74,7 +74,7 @@ impl Relay {
 
     /// Relays for as long as it is polled. It may be dropped at any moment.
     pub async fn run(&self) {
-        let mut place = Place::default();
+        let mut place = None;
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
@@ -97,12 +97,13 @@ impl Relay {
     }
 
     /// Brings all shards up to date. One that cannot be read holds up no other.
-    async fn round(&self, place: &mut Place) -> Result<()> {
+    async fn round(&self, place: &mut Option<Place>) -> Result<()> {
         let marked = self.marks.marks().await?;
         let begun = self.now();
-        if place.epoch != marked.epoch {
-            *place = Place::begin(marked, self.journal.shards(), begun);
-        }
+        let place = match place {
+            Some(here) if here.epoch == marked.epoch => here,
+            _ => place.insert(Place::begin(marked, self.journal.shards(), begun)),
+        };
         let start = |shard: &Shard| if shard.looks_back(begun) { shard.settled } else { shard.done };
         let starts: Vec<_> = place.shards.iter().map(start).collect();
         let to = begun.saturating_sub(SETTLED);
@@ -197,14 +198,12 @@ impl Relay {
 }
 
 /// How far a relay is in one epoch.
-#[derive(Default)]
 struct Place {
     epoch: String,
     shards: Vec<Shard>,
 }
 
 /// How far it is in one shard; times in Unix milliseconds.
-#[derive(Clone, Default)]
 struct Shard {
     /// All that was visible before it is in the log.
     done: u64,
