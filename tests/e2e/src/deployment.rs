@@ -1,36 +1,33 @@
 //! A running Jiscord.
 
 use std::{
-    env,
-    fs::{self, File},
+    env, fs,
     path::PathBuf,
-    process::{ExitStatus, Output, Stdio},
-    time::Duration,
+    process::{ExitStatus, Output},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rusqlite::{Connection, OpenFlags};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::{Instant, sleep},
-};
 
-use crate::{Caller, PATIENCE, Person, program::program, within};
+use crate::{Caller, PATIENCE, Person, beneath::Beneath, process::Process};
 
-/// How long a graceful end may take.
-const END: Duration = Duration::from_secs(25);
+/// Picks the set-up: `services` for the three services and a second gateway, else the all-in-one.
+const SHAPE: &str = "JISCORD_E2E";
+/// What the services share. Nobody else can reach them.
+const JWT_SECRET: &str = "c3a1f86b5e0d97423f1c8ab6d5e9047281f63b0ac9d4e75f";
+const SERVICE_TOKEN: &str = "7e92d04b61f8c35aa0d7e41b9c26f58330fb1a6de87c4952";
 
-/// The all-in-one as a process with a data folder of its own, at an address of its own. It ends when this is dropped; if the
-/// test has failed, its log is printed.
+/// Jiscord with data of its own, at addresses of its own: the all-in-one as one process, or data-service, auth-service and two
+/// gateways on a Redis of their own and a keyspace. All end when this is dropped.
 pub struct Deployment {
-    /// Dropped first: it ends before its folder goes.
-    server: Option<Child>,
+    /// The all-in-one; or data-service, auth-service, a gateway, another gateway. Dropped first: they end before what is
+    /// beneath them goes.
+    processes: Vec<Process>,
+    beneath: Option<Beneath>,
     folder: TempDir,
-    settings: Vec<(String, String)>,
-    url: String,
+    registered: AtomicUsize,
 }
 
 /// A row of the event log.
@@ -48,77 +45,155 @@ impl Deployment {
         Self::with(&[]).await
     }
 
-    /// One with these environment variables.
+    /// One with these environment variables, in the set-up that the tests are run for.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut deployment = Self { server: None, folder: tempfile::tempdir().unwrap(), settings, url: String::new() };
-        deployment.run("0").await;
-        deployment
+        match env::var(SHAPE).as_deref() {
+            Err(_) | Ok("" | "one") => Self::one(settings).await,
+            Ok("services") => Self::services(settings).await,
+            Ok(other) => panic!("{SHAPE} is one or services, not {other:?}"),
+        }
+    }
+
+    /// The all-in-one.
+    pub async fn one(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = owned(settings);
+        settings.push(("JISCORD_DATA_DIR".into(), folder.path().join("data").to_str().unwrap().into()));
+        let processes = vec![Process::start("jiscord", 1, folder.path(), settings).await];
+        Self { processes, beneath: None, folder, registered: AtomicUsize::new(0) }
+    }
+
+    /// The three services, and a second gateway.
+    pub async fn services(settings: &[(&str, &str)]) -> Self {
+        Self::services_at(settings, false).await
+    }
+
+    /// The same, each of the three on the port that is its own if nobody says otherwise, and looking for the others there.
+    pub async fn services_by_default(settings: &[(&str, &str)]) -> Self {
+        Self::services_at(settings, true).await
+    }
+
+    async fn services_at(settings: &[(&str, &str)], by_default: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let beneath = Beneath::start().await;
+        let mut settings = owned(settings);
+        settings.extend(beneath.settings());
+        settings.push(("JWT_SECRET".into(), JWT_SECRET.into()));
+        settings.push(("JISCORD_SERVICE_TOKEN".into(), SERVICE_TOKEN.into()));
+        let mut processes = Vec::new();
+        for (name, number, url) in [
+            ("data-service", 1, Some("DATA_SERVICE_URL")),
+            ("auth-service", 1, Some("AUTH_SERVICE_URL")),
+            ("gateway", 1, None),
+            ("gateway", 2, None),
+        ] {
+            let port = if by_default && number == 1 { "" } else { "0" };
+            let process = Process::start_at(port, name, number, folder.path(), settings.clone()).await;
+            let told = url.filter(|_| !by_default).map(|url| (url.to_owned(), process.url().to_owned()));
+            settings.extend(told);
+            processes.push(process);
+        }
+        Self { processes, beneath: Some(beneath), folder, registered: AtomicUsize::new(0) }
     }
 
     /// Where auth-service is.
     pub fn auth(&self) -> String {
-        format!("{}/api/auth", self.url)
+        match &self.processes[..] {
+            [one] => format!("{}/api/auth", one.url()),
+            services => services[1].url().to_owned(),
+        }
     }
 
     /// Where data-service is.
     pub fn data(&self) -> String {
-        format!("{}/api/data", self.url)
-    }
-
-    /// Where the gateway is.
-    pub fn ws(&self) -> String {
-        format!("{}/ws", self.url.replacen("http", "ws", 1))
-    }
-
-    /// Ends it at once, as a power cut would.
-    pub async fn kill9(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            server.kill().await.unwrap();
+        match &self.processes[..] {
+            [one] => format!("{}/api/data", one.url()),
+            services => services[0].url().to_owned(),
         }
     }
 
-    /// Asks it to end, and says how it did.
+    /// Where the gateway is; of several the first.
+    pub fn ws(&self) -> String {
+        self.ws_of(0)
+    }
+
+    /// Where a gateway is.
+    pub fn ws_of(&self, gateway: usize) -> String {
+        let gateways = if self.beneath.is_some() { &self.processes[2..] } else { &self.processes[..] };
+        format!("{}/ws", gateways[gateway % gateways.len()].url().replacen("http", "ws", 1))
+    }
+
+    /// data-service's process.
+    pub fn data_service(&mut self) -> &mut Process {
+        &mut self.processes[0]
+    }
+
+    /// auth-service's process.
+    pub fn auth_service(&mut self) -> &mut Process {
+        &mut self.processes[1]
+    }
+
+    /// A gateway's process, 0 or 1.
+    pub fn gateway(&mut self, number: usize) -> &mut Process {
+        &mut self.processes[2 + number]
+    }
+
+    /// What is beneath the services.
+    pub fn beneath(&mut self) -> &mut Beneath {
+        self.beneath.as_mut().unwrap()
+    }
+
+    /// Ends all of it at once, as a power cut would.
+    pub async fn kill9(&mut self) {
+        for process in self.processes.iter_mut().rev() {
+            process.kill9().await;
+        }
+    }
+
+    /// Asks it to end, and says how it did; of several the first one that did not end well.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let server = self.server.take().unwrap();
-        let pid = Pid::from_raw(i32::try_from(server.id().unwrap()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        // Put back, so that it does not outlive a test that waits in vain.
-        let status = within(END, self.server.insert(server).wait()).await.unwrap();
-        self.server = None;
-        status
+        let mut worst = ExitStatus::default();
+        for process in self.processes.iter_mut().rev() {
+            let status = process.terminate().await;
+            worst = if worst.success() { status } else { worst };
+        }
+        worst
     }
 
     /// Starts it again after an end: the same data, the same addresses.
     pub async fn restart(&mut self) {
-        self.kill9().await;
-        let port = self.url.rsplit_once(':').unwrap().1.to_owned();
-        // For a moment somebody else may have been given the port.
-        let until = Instant::now() + PATIENCE;
-        while !self.try_run(&port).await {
-            assert!(Instant::now() < until, "the server does not come back");
-            sleep(Duration::from_millis(50)).await;
+        for process in &mut self.processes {
+            process.restart().await;
         }
     }
 
-    /// What becomes of a second server on the same data.
+    /// What becomes of a second all-in-one on the same data.
     pub async fn start_another(&self) -> Output {
-        let another = self.command("0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        within(PATIENCE, another.wait_with_output()).await.unwrap()
+        self.processes[0].start_another().await
     }
 
     /// What signs users' tokens.
     pub fn jwt_secret(&self) -> String {
-        fs::read_to_string(self.data_folder().join("jwt.secret")).unwrap().trim_end().to_owned()
+        self.secret("jwt.secret", JWT_SECRET)
     }
 
     /// What services show each other.
     pub fn service_token(&self) -> String {
-        fs::read_to_string(self.data_folder().join("service.token")).unwrap().trim_end().to_owned()
+        self.secret("service.token", SERVICE_TOKEN)
+    }
+
+    fn secret(&self, file: &str, of_services: &str) -> String {
+        match &self.beneath {
+            Some(_) => of_services.to_owned(),
+            None => fs::read_to_string(self.data_folder().join(file)).unwrap().trim_end().to_owned(),
+        }
     }
 
     /// The event log, in order. It can be read whether the server runs or not.
     pub fn events(&self) -> Vec<Logged> {
+        if let Some(beneath) = &self.beneath {
+            return beneath.events();
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(self.data_folder().join("jiscord.db"), flags).unwrap();
         db.busy_timeout(PATIENCE).unwrap();
@@ -141,62 +216,16 @@ impl Deployment {
             token: token.to_owned(),
             auth: auth.bearer(token),
             data: Caller::new(self.data()).bearer(token),
-            ws: self.ws(),
+            // So that all that is said goes from one gateway to another, where there are two.
+            ws: self.ws_of(self.registered.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
     fn data_folder(&self) -> PathBuf {
         self.folder.path().join("data")
     }
-
-    fn log_file(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
-
-    async fn run(&mut self, port: &str) {
-        assert!(self.try_run(port).await, "the server did not say where it is");
-    }
-
-    /// False if it ended at once.
-    async fn try_run(&mut self, port: &str) -> bool {
-        let log = File::options().append(true).create(true).open(self.log_file()).unwrap();
-        let mut server = self.command(port).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
-        self.server = Some(server);
-        loop {
-            let Some(line) = within(PATIENCE, said.next_line()).await.unwrap() else { return false };
-            if let Some(at) = line.find("http://") {
-                self.url = line[at..].trim_end().to_owned();
-                break;
-            }
-        }
-        // Read to the end, so that it never waits for somebody to listen.
-        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
-        true
-    }
-
-    /// The program with these settings, and none that whoever runs the tests may have.
-    fn command(&self, port: &str) -> Command {
-        let mut command = Command::new(program());
-        for (name, _) in env::vars_os() {
-            let name = name.to_string_lossy();
-            if name.starts_with("JISCORD_") || name.starts_with("JWT_SECRET") || name == "PORT" {
-                command.env_remove(&*name);
-            }
-        }
-        command.env("PORT", port).env("JISCORD_DATA_DIR", self.data_folder());
-        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        command
-    }
 }
 
-impl Drop for Deployment {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.log_file()).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            println!("the server's last words:\n{}", lines[lines.len().saturating_sub(100)..].join("\n"));
-        }
-    }
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }

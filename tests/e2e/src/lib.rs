@@ -1,12 +1,15 @@
 //! End-to-end tests against the real server, from outside: its processes, its HTTP calls and its WebSocket frames.
 //!
 //! A test asks for a [`Deployment`] and knows nothing of it but three addresses and what can be done to it, so that the same
-//! tests can run against another set-up of the same system.
+//! tests run against every set-up of the same system: the all-in-one, or, with JISCORD_E2E=services, the three services and
+//! a second gateway on a database (JISCORD_TEST_CQL) and a Redis.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod beneath;
 mod deployment;
 mod http;
 mod person;
+mod process;
 mod program;
 mod raw;
 mod socket;
@@ -14,9 +17,11 @@ mod socket;
 use std::time::Duration;
 
 pub use self::{
+    beneath::{Beneath, has_database},
     deployment::{Deployment, Logged},
     http::{Answer, Caller},
     person::Person,
+    process::{Process, plain},
     raw::{Raw, frame},
     socket::{End, Socket},
 };

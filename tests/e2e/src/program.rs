@@ -1,23 +1,26 @@
-//! Where the server's program is.
+//! Where the servers' programs are.
 
 use std::{
+    collections::HashMap,
     env,
     env::consts::EXE_SUFFIX,
     fs,
     path::{Path, PathBuf},
-    sync::LazyLock,
+    sync::{Mutex, PoisonError},
 };
 
 /// The program that cargo has put beside this test's. Cargo names it only to tests of its own package, and a build from here
 /// could choose other features than the one under way.
-pub(crate) fn program() -> &'static Path {
-    static PROGRAM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+pub(crate) fn program(name: &'static str) -> PathBuf {
+    static CHECKED: Mutex<Option<HashMap<&str, Result<PathBuf, String>>>> = Mutex::new(None);
+    let mut checked = CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = checked.get_or_insert_default().entry(name).or_insert_with(|| {
         // target/debug/deps/this-test
         let here = env::current_exe().unwrap();
-        let program = here.ancestors().nth(2).unwrap().join(format!("jiscord{EXE_SUFFIX}"));
+        let program = here.ancestors().nth(2).unwrap().join(format!("{name}{EXE_SUFFIX}"));
         is_current(&program).map(|()| program)
     });
-    PROGRAM.as_ref().unwrap_or_else(|why| panic!("{why}; build it first, with: cargo build -p jiscord"))
+    found.clone().unwrap_or_else(|why| panic!("{why}; build it first, with: cargo build --workspace"))
 }
 
 /// Whether it was built from the sources as they are now. Cargo lists them beside it.

@@ -4,7 +4,6 @@
 mod accounts;
 mod bad_input;
 mod chat;
-mod crash;
 mod lifecycle;
 mod routes;
 mod sdk;

@@ -104,7 +104,7 @@ async fn what_was_acknowledged_survives_kill_9_once() {
     println!("to repeat it: JISCORD_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
 
-    let mut server = Deployment::with(&[
+    let mut server = Deployment::one(&[
         ("JISCORD_LIMIT_COMMANDS_PER_SECOND", "100000"),
         ("JISCORD_LIMIT_COMMANDS_BURST", "100000"),
         ("JISCORD_LIMIT_HTTP_PER_SECOND", "10000"),

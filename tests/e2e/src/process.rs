@@ -1,0 +1,148 @@
+//! One process of the system under test.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+use crate::{PATIENCE, program::program, within};
+
+/// How long a graceful end may take.
+const END: Duration = Duration::from_secs(25);
+
+/// A server program with settings of its own. It ends when this is dropped; if the test has failed, its log is printed.
+pub struct Process {
+    name: &'static str,
+    settings: Vec<(String, String)>,
+    log: PathBuf,
+    url: String,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts the program of this name on a free port. Its log goes into the folder.
+    pub(crate) async fn start(name: &'static str, number: usize, folder: &Path, settings: Vec<(String, String)>) -> Self {
+        Self::start_at("0", name, number, folder, settings).await
+    }
+
+    /// The same on this port; empty: the one that it takes by itself.
+    pub(crate) async fn start_at(
+        port: &str,
+        name: &'static str,
+        number: usize,
+        folder: &Path,
+        settings: Vec<(String, String)>,
+    ) -> Self {
+        let log = folder.join(format!("{name}-{number}.log"));
+        let mut process = Self { name, settings, log, url: String::new(), child: None };
+        assert!(process.try_run(port).await, "{name} did not say where it is: {}", process.last_words());
+        process
+    }
+
+    /// Where it is: `http://127.0.0.1:<port>`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub async fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await.unwrap();
+        }
+    }
+
+    /// Asks it to end, and says how it did.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let child = self.child.take().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        // Put back, so that it does not outlive a test that waits in vain.
+        let status = within(END, self.child.insert(child).wait()).await.unwrap();
+        self.child = None;
+        status
+    }
+
+    /// Starts it again after an end, at the same address.
+    pub async fn restart(&mut self) {
+        self.kill9().await;
+        let port = self.url.rsplit_once(':').unwrap().1.to_owned();
+        // For a moment somebody else may have been given the port.
+        let until = Instant::now() + PATIENCE;
+        while !self.try_run(&port).await {
+            assert!(Instant::now() < until, "{} does not come back: {}", self.name, self.last_words());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What becomes of a second one with the same settings, on another port.
+    pub(crate) async fn start_another(&self) -> Output {
+        let another = self.command("0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        within(PATIENCE, another.wait_with_output()).await.unwrap()
+    }
+
+    /// False if it ended at once.
+    async fn try_run(&mut self, port: &str) -> bool {
+        let log = File::options().append(true).create(true).open(&self.log).unwrap();
+        let mut child = self.command(port).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        self.child = Some(child);
+        loop {
+            let Some(line) = within(PATIENCE, said.next_line()).await.unwrap() else { return false };
+            if let Some(at) = line.find("http://") {
+                self.url = line[at..].trim_end().to_owned();
+                break;
+            }
+        }
+        // Read to the end, so that it never waits for somebody to listen.
+        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        true
+    }
+
+    /// The program with these settings, and none that whoever runs the tests may have.
+    fn command(&self, port: &str) -> Command {
+        let mut command = plain(self.name);
+        command.env("PORT", port).envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(100)..].join("\n")
+    }
+}
+
+/// A program of this name, with no settings at all.
+pub fn plain(name: &'static str) -> Command {
+    let mut command = Command::new(program(name));
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        let services = name.ends_with("_SERVICE_URL") || name == "REDIS_URL" || name.starts_with("SCYLLA_");
+        if services || name.starts_with("JISCORD_") || name.starts_with("JWT_SECRET") || name == "PORT" {
+            command.env_remove(&*name);
+        }
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.start_kill();
+        }
+        if std::thread::panicking() {
+            println!("the last words of {}:\n{}", self.name, self.last_words());
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the services need is away, and comes back.
+
+use std::time::Duration;
+
+use jiscord_e2e::{Answer, Caller, Deployment, PATIENCE, has_database, within};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::gateways::{Town, at};
+
+/// Asks again until it answers so.
+async fn until(what: &str, mut ask: impl AsyncFnMut() -> Answer, status: u16) -> Answer {
+    let asking = async {
+        loop {
+            let answer = ask().await;
+            if answer.status == status {
+                return answer;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("{what} never answers {status}"))
+}
+
+/// What `/health/ready` of all services says, sooner or later; they run all the while.
+async fn ready(server: &Deployment, status: u16) {
+    let gateways = [0, 1].map(|n| server.ws_of(n).replacen("ws", "http", 1).trim_end_matches("/ws").to_owned());
+    for base in [server.data(), server.auth()].iter().chain(&gateways) {
+        let service = Caller::new(&**base);
+        let answer = until(base, async || service.get("/health/ready").await, status).await;
+        assert_eq!(answer.headers.contains_key("retry-after"), status == 503, "{base}");
+        assert_eq!(service.get("/health/live").await.status, 200);
+    }
+}
+
+fn is_away(answer: &Answer) {
+    assert_eq!((answer.status, answer.body["code"].as_str()), (503, Some("unavailable")), "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_database_goes_and_comes_back() {
+    if !has_database("the_database_goes_and_comes_back") {
+        return;
+    }
+    let Town { mut server, ada, bob, channel, .. } = Town::with(&[]).await;
+    let (mut hers, mut his) = (at(&server, 0, &ada, "a").await, at(&server, 1, &bob, "b").await);
+    ready(&server, 200).await;
+
+    server.beneath().cut_database();
+    ready(&server, 503).await;
+    let messages = format!("/channels/{channel}/messages");
+    let answer = ada.data.post(&messages, json!({"content": "lost", "nonce": "n0"})).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    is_away(&ada.data.get(&messages).await);
+    hers.send_once(&channel, "lost", "n1").await;
+    let error = hers.hear("ERROR").await["d"].take();
+    assert!(["unavailable", "outcome_unknown"].contains(&error["code"].as_str().unwrap()), "{error}");
+    assert_eq!(error["nonce"], "n1");
+    // A token is good whether its user can be looked up or not: nobody says that it is bad.
+    let me = ada.auth.get("/me").await;
+    assert!(me.status == 200 || me.status == 503, "{me:?}");
+    assert_ne!(ada.data.get("/guilds/me").await.status, 401);
+
+    server.beneath().mend_database().await;
+    ready(&server, 200).await;
+    hers.send_once(&channel, "lost", "n1").await;
+    hers.hear_past("MESSAGE_ACK").await;
+    // The sockets stayed.
+    assert_eq!(his.hear_past("MESSAGE_CREATE").await["d"]["content"], "lost");
+    assert_eq!(ada.history(&channel).await.iter().filter(|row| row["content"] == "lost").count(), 1);
+}
+
+#[tokio::test]
+async fn redis_goes_and_comes_back_and_a_full_queue_refuses() {
+    if !has_database("redis_goes_and_comes_back_and_a_full_queue_refuses") {
+        return;
+    }
+    let Town { mut server, ada, bob, channel, .. } = Town::with(&[("JISCORD_LIMIT_EVENT_QUEUE", "3")]).await;
+    let (mut hers, mut his) = (at(&server, 0, &ada, "a").await, at(&server, 1, &bob, "b").await);
+    server.beneath().stop_redis();
+    ready(&server, 503).await;
+    let messages = format!("/channels/{channel}/messages");
+    for queue in 0..3 {
+        ada.data.post(&messages, json!({"content": format!("waits {queue}")})).await.is(201);
+        hers.send_once(&channel, &format!("waits too {queue}"), &format!("q{queue}")).await;
+        hers.hear_past("MESSAGE_ACK").await;
+    }
+    let answer = ada.data.post(&messages, json!({"content": "refused"})).await;
+    is_away(&answer);
+    hers.send_once(&channel, "refused", "full").await;
+    let error = hers.hear_past("ERROR").await["d"].take();
+    assert_eq!((&error["code"], &error["nonce"]), (&json!("unavailable"), &json!("full")));
+    // Reading goes on, and nothing of what was refused is there.
+    let history = ada.history(&channel).await;
+    assert_eq!(history.len(), 6);
+    assert_eq!(ada.auth.get("/me").await.is(200)["user_id"], ada.id);
+
+    server.beneath().start_redis();
+    ready(&server, 200).await;
+    ada.post(&channel, json!({"content": "again"})).await;
+    // The sockets stayed, and hear what is new.
+    for socket in [&mut hers, &mut his] {
+        let hear = async { while socket.hear_past("MESSAGE_CREATE").await["d"]["content"] != "again" {} };
+        within(PATIENCE, hear).await;
+    }
+}
+
+#[tokio::test]
+async fn nobodys_token_is_called_bad_while_auth_service_is_away() {
+    if !has_database("nobodys_token_is_called_bad_while_auth_service_is_away") {
+        return;
+    }
+    let Town { mut server, ada, channel, .. } = Town::with(&[]).await;
+    let mut live = at(&server, 0, &ada, "a").await;
+    server.auth_service().kill9().await;
+    let mut socket = jiscord_e2e::Socket::open(&server.ws()).await;
+    socket.say("IDENTIFY", json!({"token": ada.token, "device": "b"})).await;
+    let (said, code) = socket.last_words().await;
+    assert_eq!((said, code), (vec!["ERROR".to_owned()], Some(1013)));
+    live.send(&channel, "still here").await;
+    live.hear("MESSAGE_CREATE").await;
+    server.auth_service().restart().await;
+    at(&server, 0, &ada, "b").await;
+}

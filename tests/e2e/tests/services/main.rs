@@ -1,0 +1,7 @@
+//! The three services with two gateways: what goes from one process to another, and what happens when one is away.
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod away;
+mod gateways;
+mod refusals;
+mod seed;
