@@ -560,9 +560,6 @@ async fn one_session_lives_on_each_device() {
     phone.hear("MESSAGE_CREATE").await;
 
     // The ninth device evicts the one that was silent longest: the phone, since the nameless one has spoken.
-    tokio::time::sleep(Duration::from_secs(40)).await;
-    second.hears_nothing().await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
     let mut others = Vec::new();
     for n in 0..7 {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -90,6 +90,8 @@ impl Hub {
 
         // First the topic: an eviction by a session elsewhere comes over it.
         let topic = self.join(Topic::User(user)).await.map_err(|fault| refusal(&fault))?;
+        // One device too many evicts the longest silent one: let it be known who has spoken since the last beat.
+        self.refresh(Some(user)).await.map_err(|fault| refusal(&fault))?;
         let id = SessionId::new(Uuid::new_v4());
         let claim = self.claims.claim(user, who.device.as_ref(), id);
         let claimed = self.ask(claim).await.map_err(|fault| refusal(&fault))?;
@@ -222,7 +224,7 @@ impl Hub {
             };
             let kept = match &gone {
                 Some(Claim { user, device, fence, .. }) => self.ask(self.claims.release(*user, device.as_ref(), *fence)).await,
-                None => self.refresh().await,
+                None => self.refresh(None).await,
             };
             if let Err(error) = kept {
                 // A place that was not given back is the longest silent one, and the next to be evicted.
@@ -231,11 +233,16 @@ impl Hub {
         }
     }
 
-    async fn refresh(&self) -> Result<()> {
+    /// Says which sessions are here, all or one user's, and ends those whose places others have.
+    async fn refresh(&self, of: Option<UserId>) -> Result<()> {
         let own: Vec<_> = {
-            let now = self.millis();
-            self.lock().sessions.iter().map(|(key, session)| (*key, session.claim(now))).collect()
+            let (now, state) = (self.millis(), self.lock());
+            let keys = of.map_or_else(|| state.sessions.keys().copied().collect(), |user| state.keys(user));
+            keys.into_iter().filter_map(|key| Some((key, state.sessions.get(&key)?.claim(now)))).collect()
         };
+        if own.is_empty() {
+            return Ok(());
+        }
         let (keys, claims): (Vec<Key>, Vec<Claim>) = own.into_iter().unzip();
         let lost = self.ask(self.claims.refresh(&claims)).await?;
         let mut state = self.lock();
