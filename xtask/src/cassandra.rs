@@ -42,6 +42,8 @@ impl Cassandra {
             .env("CASSANDRA_DEV_STORAGE_PORT", self.ports[1].to_string())
             .env("CASSANDRA_DEV_DATA", &self.folder)
             .env("CASSANDRA_DEV_HEAP", HEAP)
+            // What is acknowledged is on disk, as it would be with several nodes.
+            .env("CASSANDRA_DEV_SYNC", "batch")
             .env("CASSANDRA_DEV_FOR", std::process::id().to_string())
             .stdin(Stdio::null());
         command

@@ -1,8 +1,11 @@
 //! The tasks behind `./x`.
 
+mod cassandra;
 mod examples;
+mod redis;
 mod report;
 mod server;
+mod services;
 mod test;
 
 use std::{
@@ -16,6 +19,8 @@ Jiscord's tasks.
 
   ./x run [ARGS]      build the all-in-one and run it; its data lies in ./data. Ctrl-C stops it.
                       ARGS go to it: ./x run user create --help
+  ./x services        build the three services and run them with a second gateway, on a Redis and a Cassandra of
+                      their own. Says where they are; Ctrl-C stops all of it, and what they kept is gone.
   ./x test            everything that must hold: format, lints, tests, docs, features, oldest Rust, examples.
                       Sets up what it needs and stops what it started. Under CI=true nothing may be skipped.
   ./x bench fanout    deliveries per second of server CPU, beside a minimal program (release build)
@@ -27,6 +32,7 @@ fn main() -> ExitCode {
     let task = args.next().unwrap_or_else(|| "help".to_owned());
     match task.as_str() {
         "run" => become_program(cargo().args(["run", "-p", "jiscord", "--"]).args(args)),
+        "services" => services::run(),
         "test" => test::run(),
         "bench" => become_program(cargo().args(["run", "--release", "-p", "jiscord-bench", "--"]).args(args)),
         "help" | "-h" | "--help" => {

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
+    os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -40,6 +41,8 @@ impl Redis {
                 .arg(folder.path())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
+                // Ctrl-C is for whoever uses it, and ends it in its time.
+                .process_group(0)
                 .spawn()
                 .map_err(|error| Stop::Failed(format!("{PROGRAM}: {error}")))?;
             if is_ready(&mut child) {

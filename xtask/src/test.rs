@@ -1,14 +1,16 @@
 //! `./x test`: everything that must hold. What fails most often comes first.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
 use serde_json::Value;
 
 use crate::{
-    cargo, examples,
+    cargo,
+    cassandra::Cassandra,
+    examples, redis,
     report::{Outcome, Report, Stop, done, failed, works},
 };
 
@@ -32,7 +34,20 @@ pub(crate) fn run() -> ExitCode {
         });
         // All targets in one graph, so that programs, tests and examples share what they are built of.
         report.step("build", || done(cargo().args(["build", "--workspace", "--all-targets"])));
-        report.step("tests", || done(cargo().args(["test", "--workspace", "--no-fail-fast"])));
+        let mut database = None;
+        report.step("Redis and Cassandra", || {
+            redis::install()?;
+            database = Some(Cassandra::start(workspace.target())?);
+            Ok(())
+        });
+        let address = database.as_ref().map(|database| database.address.as_str());
+        report.step("tests", || done(tests(address).args(["--no-fail-fast"])));
+        // The same programs and the same tests, against the other set-up.
+        report.step("end to end on services", || match address {
+            Some(_) => done(tests(address).args(["--no-fail-fast", "--test", "all"]).env("JISCORD_E2E", "services")),
+            None => Err(Stop::Skipped("no database".into())),
+        });
+        drop(database);
         report.step("examples", || examples::run(|name| workspace.program(name)));
         report.step("docs", || {
             done(cargo().args(["doc", "--workspace", "--no-deps", "--keep-going"]).env("RUSTDOCFLAGS", "-D warnings"))
@@ -44,8 +59,18 @@ pub(crate) fn run() -> ExitCode {
     report.finish()
 }
 
+/// The tests of all packages, those on a database where there is one.
+fn tests(database: Option<&str>) -> Command {
+    let mut command = cargo();
+    command.args(["test", "--workspace"]).env_remove("JISCORD_E2E");
+    if let Some(address) = database {
+        command.env("JISCORD_TEST_CQL", address);
+    }
+    command
+}
+
 /// What `cargo metadata` says.
-struct Workspace {
+pub(crate) struct Workspace {
     target: PathBuf,
     rust: String,
     /// The crates to publish, with their features.
@@ -53,7 +78,7 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn read() -> Result<Self, Stop> {
+    pub(crate) fn read() -> Result<Self, Stop> {
         let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output();
         let output = output.map_err(|error| Stop::Failed(error.to_string()))?;
         Self::parse(&output.stdout).ok_or_else(|| Stop::Failed(String::from_utf8_lossy(&output.stderr).into_owned()))
@@ -74,7 +99,13 @@ impl Workspace {
         })
     }
 
-    fn program(&self, name: &str) -> PathBuf {
+    /// The folder that cargo builds in.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// A program of the workspace.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.target.join("debug").join(name)
     }
 }

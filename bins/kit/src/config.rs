@@ -240,6 +240,17 @@ pub fn help() -> String {
     text
 }
 
+/// The table as Markdown, for the documentation.
+pub fn reference() -> String {
+    let mut text = String::from("| name | default | what it is for |\n| --- | --- | --- |\n");
+    for Setting { name, default, form, help, secret } in table() {
+        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+        let file = if secret { format!(" or `{name}_FILE`") } else { String::new() };
+        text.push_str(&format!("| `{name}`{file} | {default} | {help} It is {form}. |\n"));
+    }
+    text
+}
+
 /// What a setting may be. Displayed, it follows "must be".
 trait Form: fmt::Display {
     /// What is read.

@@ -16,7 +16,7 @@ async fn a_client_of_the_first_jiscord_works_on_its_ports() {
     let account = json!({"username": "ada", "email": "ada@example.com", "password": "correct horse"});
     let ada = auth.post("/register", account.clone()).await.is(201)["user_id"].take();
     let token = auth.post("/login", account).await.is(200)["token"].as_str().unwrap().to_owned();
-    assert_eq!(auth.clone().bearer(&token).post("/verify-token", json!({})).await.is(200)["userId"], ada);
+    assert_eq!(auth.clone().bearer(&token).post("/verify-token", json!({})).await.is(200)["sub"], ada);
 
     let as_ada = data.clone().with("X-User-ID", ada.as_str().unwrap());
     let guild = as_ada.post("/guilds", json!({"name": "Computing"})).await.is(201)["guild_id"].take();
