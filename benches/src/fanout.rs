@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use futures_util::{SinkExt, StreamExt, future::try_join_all};
+use futures_util::{
+    SinkExt, StreamExt,
+    future::try_join_all,
+    stream::{SplitSink, SplitStream},
+};
 use jiscord_api::tokens::Jwt;
 use jiscord_core::{
     ChannelId, UserId,
@@ -49,23 +53,23 @@ pub(crate) struct Fanout {
     /// How many sockets hear the channel, each of another user.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=8_000))]
     sockets: u32,
-    /// How many messages are sent in all, by one user.
+    /// How many messages are sent in all.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     messages: u32,
-    /// How many are sent at once. The next burst waits until everybody has heard the one before.
-    #[arg(long, default_values_t = [1, 10])]
+    /// How many are sent at once, each by another of these users. The next burst waits until all have heard the one before.
+    #[arg(long, default_values_t = [1, 10], value_parser = clap::value_parser!(u32).range(1..=1_000))]
     burst: Vec<u32>,
 }
 
 impl Fanout {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { sockets, messages, .. } = self;
-        println!("{sockets} sockets in one channel, {messages} messages of one sender");
+        let Self { sockets, messages, burst } = self;
+        println!("{sockets} sockets in one channel, {messages} messages");
         println!("{:<34} {:>8} {:>22} {:>14}", "", "burst", "deliveries/CPU-second", "µs a delivery");
         let (mut jiscord, bytes) = Jiscord::start(sockets).await?;
         let mut floor = Floor::start(sockets, bytes).await?;
-        for burst in self.burst {
-            let rounds = (messages / burst.max(1)).max(1);
+        for burst in burst {
+            let rounds = (messages / burst).max(1);
             let ours = jiscord.measure(rounds, burst).await?;
             let least = floor.measure(rounds, burst).await?;
             print("jiscord", burst, ours);
@@ -84,6 +88,8 @@ fn print(name: &str, burst: u32, each: Duration) {
 #[derive(Default)]
 struct Heard {
     count: AtomicU64,
+    /// The length of the last message's text.
+    bytes: AtomicU64,
     changed: Notify,
 }
 
@@ -103,13 +109,12 @@ impl Heard {
     }
 }
 
-/// The real server with its readers and a sender.
+/// The real server with its sockets.
 struct Jiscord {
     server: Server,
-    sender: Socket,
+    sinks: Vec<SplitSink<Socket, Message>>,
     channel: ChannelId,
     heard: Arc<Heard>,
-    sockets: u64,
     _folder: tempfile::TempDir,
 }
 
@@ -133,59 +138,41 @@ impl Jiscord {
         let jwt = Jwt::new(secret.trim().as_bytes())?;
 
         let heard = Arc::new(Heard::default());
-        let mut sender = None;
-        for (n, user) in users.into_iter().enumerate() {
-            let socket = connect(&url, &jwt.sign(&Identity::new(user, "reader"))?).await?;
-            if n == 0 {
-                sender = Some(socket);
-            } else {
-                tokio::spawn(read(socket, heard.clone()));
-            }
+        let mut sinks = Vec::new();
+        for user in users {
+            let (sink, stream) = connect(&url, &jwt.sign(&Identity::new(user, "reader"))?).await?.split();
+            tokio::spawn(read(stream, heard.clone()));
+            sinks.push(sink);
         }
-        let sender = sender.context("a sender")?;
-        let mut this = Self { server, sender, channel, heard, sockets: sockets.into(), _folder: folder };
+        let mut this = Self { server, sinks, channel, heard, _folder: folder };
         // The first message warms everything up, and tells the size.
-        this.send(1).await?;
-        let bytes = loop {
-            let message = this.sender.next().await.context("closed")??;
-            if let Message::Text(text) = message
-                && text.contains("MESSAGE_CREATE")
-            {
-                // A server's frame of 126 to 65,535 bytes has a header of four.
-                break text.len() + 4;
-            }
-        };
-        this.heard.reach(this.sockets).await?;
-        Ok((this, bytes))
+        this.measure(1, 1).await?;
+        let text = this.heard.bytes.load(Ordering::Relaxed);
+        // A server's frame of 126 to 65,535 bytes has a header of four.
+        Ok((this, usize::try_from(text)? + 4))
     }
 
-    async fn send(&mut self, burst: u32) -> anyhow::Result<()> {
-        for _ in 0..burst {
-            let body = json!({"channelId": self.channel, "content": "x".repeat(60)});
-            self.sender.feed(Message::text(json!({"op": "SEND_MESSAGE", "d": body}).to_string())).await?;
-        }
-        Ok(self.sender.flush().await?)
-    }
-
-    /// Server CPU for each delivery. The sender hears its own messages too; it is one of many and reads them in between.
+    /// Server CPU for each delivery.
     async fn measure(&mut self, rounds: u32, burst: u32) -> anyhow::Result<Duration> {
         let (before, start) = (self.heard.count.load(Ordering::Relaxed), self.server.cpu()?);
+        let (sockets, body) = (self.sinks.len() as u64, json!({"channelId": self.channel, "content": "x".repeat(60)}));
+        let send = json!({"op": "SEND_MESSAGE", "d": body}).to_string();
         for round in 1..=rounds {
-            self.send(burst).await?;
-            for _ in 0..burst {
-                self.sender.next().await.context("closed")??;
+            for n in 0..burst as usize {
+                let sender = n % self.sinks.len();
+                self.sinks[sender].send(Message::text(send.clone())).await?;
             }
-            self.heard.reach(before + u64::from(round * burst) * self.sockets).await?;
+            self.heard.reach(before + u64::from(round * burst) * sockets).await?;
         }
-        Ok((self.server.cpu()? - start).div_f64(f64::from(rounds * burst) * (self.sockets + 1) as f64))
+        Ok((self.server.cpu()? - start).div_f64(f64::from(rounds * burst) * sockets as f64))
     }
 }
 
-/// A data folder with a guild, a channel, and so many readers and a sender in it.
-async fn prepare(folder: &Path, readers: u32) -> anyhow::Result<(Vec<UserId>, ChannelId)> {
+/// A data folder with a guild, a channel, and so many users in it.
+async fn prepare(folder: &Path, sockets: u32) -> anyhow::Result<(Vec<UserId>, ChannelId)> {
     let sqlite = SqliteStore::open(folder, Options::default())?;
     let store = Store::of(sqlite.clone());
-    let users = (0..=readers).map(|n| {
+    let users = (0..sockets).map(|n| {
         let (username, email) = (Username::new(&format!("user {n}")), Email::new(&format!("user{n}@bench.example")));
         let store = &store;
         async move {
@@ -214,9 +201,12 @@ async fn connect(url: &str, token: &str) -> anyhow::Result<Socket> {
     Ok(socket)
 }
 
-async fn read(mut socket: Socket, heard: Arc<Heard>) {
+async fn read(mut socket: SplitStream<Socket>, heard: Arc<Heard>) {
     while let Some(Ok(message)) = socket.next().await {
-        if matches!(&message, Message::Text(text) if text.contains("MESSAGE_CREATE")) {
+        if let Message::Text(text) = message
+            && text.contains("MESSAGE_CREATE")
+        {
+            heard.bytes.store(text.len() as u64, Ordering::Relaxed);
             heard.add(1);
         }
     }
