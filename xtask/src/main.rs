@@ -11,6 +11,7 @@ mod test;
 use std::{
     env,
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         "run" => become_program(cargo().args(["run", "-p", "jiscord", "--"]).args(args)),
         "services" => services::run(),
         "test" => test::run(),
-        "bench" => become_program(cargo().args(["run", "--release", "-p", "jiscord-bench", "--"]).args(args)),
+        "bench" => bench(args),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -43,6 +44,17 @@ fn main() -> ExitCode {
             eprint!("x: no task {unknown:?}\n\n{HELP}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// Builds the server beside the benchmarks, which start it.
+fn bench(args: impl Iterator<Item = String>) -> ExitCode {
+    match cargo().args(["build", "--release", "-p", "jiscord", "-p", "jiscord-bench"]).status() {
+        Ok(status) if status.success() => {
+            let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+            become_program(Command::new(target.join("release/jiscord-bench")).args(args))
+        }
+        _ => ExitCode::FAILURE,
     }
 }
 
