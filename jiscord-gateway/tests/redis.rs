@@ -4,12 +4,13 @@
 
 mod redis_server;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiscord_core::{
     ChannelId, Code, Event, EventId, Position, SessionId, Topic, UserId,
     event::Publish,
     id::{Snowflake, Worker},
+    journal::Marks,
     mint::{IdSource, Minter},
     text::Device,
     time::{Clock, SystemClock},
@@ -17,7 +18,7 @@ use jiscord_core::{
 use jiscord_gateway::{
     bus::{Bus, Heard},
     claims::{Claim, Claims, Eviction},
-    redis::{Error, Redis, RedisBus, RedisClaims, RedisPublisher},
+    redis::{Error, Redis, RedisBus, RedisClaims, RedisMarks, RedisPublisher},
 };
 use redis::{AsyncCommands, AsyncConnectionConfig, PushKind, aio::MultiplexedConnection};
 use redis_server::{Server, server, server_with};
@@ -651,4 +652,32 @@ async fn a_claim_is_given_up_when_redis_stays_away() {
     // And works on the same object when it is back.
     server.start();
     claims.claim(user(), None, SessionId::new(Uuid::new_v4())).await.unwrap();
+}
+
+#[tokio::test]
+async fn marks_grow_and_belong_to_one_log() {
+    let mut server = redis!();
+    let redis = at(&server);
+    let (marks, other) = (RedisMarks::new(&redis), RedisMarks::new(&redis));
+    let begun = SystemClock.now_micros() / 1_000;
+    let first = soon(marks.marks()).await.unwrap();
+    assert!(first.done.is_empty() && first.begun.abs_diff(begun) < 60_000, "{first:?}");
+
+    let done = |shards: &[(u16, u64)]| shards.iter().copied().collect::<HashMap<_, _>>();
+    marks.mark(&first.epoch, &done(&[(0, 1_000), (15, 2_000)])).await.unwrap();
+    // Another relay, which is behind in one shard and ahead in another.
+    other.mark(&first.epoch, &done(&[(0, 3_000), (15, 500), (3, 7)])).await.unwrap();
+    other.mark("another log", &done(&[(0, 9_000)])).await.unwrap();
+    let now = other.marks().await.unwrap();
+    assert_eq!(now.done, done(&[(0, 3_000), (3, 7), (15, 2_000)]));
+    assert_eq!((&now.epoch, now.begun), (&first.epoch, first.begun));
+
+    server.kill();
+    assert_eq!(marks.marks().await.unwrap_err().code, Code::UNAVAILABLE);
+    server.start();
+    let anew = soon(marks.marks()).await.unwrap();
+    assert!(anew.epoch != first.epoch && anew.done.is_empty() && anew.begun >= first.begun, "{anew:?}");
+    // A relay that does not know of it yet marks nothing.
+    other.mark(&first.epoch, &done(&[(0, 4_000)])).await.unwrap_or_default();
+    assert!(marks.marks().await.unwrap().done.is_empty());
 }

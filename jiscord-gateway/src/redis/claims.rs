@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiscord_core::{Code, Fault, SessionId, Topic, UserId, fault, text::Device};
-use redis::{Cmd, FromRedisValue, Pipeline, aio::MultiplexedConnection};
-use tokio::{sync::Mutex, time::sleep};
+use redis::{Cmd, Pipeline};
 
 use super::{
-    link::{Backoff, Error, Redis, Result, evalsha},
+    asker::Asker,
+    link::{Redis, evalsha},
     scripts,
 };
 use crate::claims::{Claim, Claimed, Claims, Eviction};
 
-/// How long Redis may be away before a claim is given up.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How many claims are refreshed by one pipeline.
 const CHUNK: usize = 500;
 /// How long the places of a user are remembered after the last sign of a session.
@@ -23,63 +21,16 @@ const KEPT: Duration = Duration::from_secs(60 * 60);
 /// Claims that all gateways on one Redis share.
 pub struct RedisClaims {
     redis: Redis,
+    asker: Asker,
     instance: String,
     most: usize,
-    link: Mutex<Shared>,
-}
-
-/// The connection in use, and how many there were before it.
-#[derive(Default)]
-struct Shared {
-    connection: Option<MultiplexedConnection>,
-    number: u64,
 }
 
 impl RedisClaims {
     /// Nothing is connected yet. `instance` names this gateway among all, `most` is how many devices of a user may have a
     /// session at a time.
     pub fn new(redis: &Redis, instance: impl Into<String>, most: usize) -> Self {
-        Self { redis: redis.clone(), instance: instance.into(), most: most.max(1), link: Mutex::default() }
-    }
-
-    async fn connection(&self) -> Result<(u64, MultiplexedConnection)> {
-        let mut link = self.link.lock().await;
-        if let Some(connection) = &link.connection {
-            return Ok((link.number, connection.clone()));
-        }
-        let connection = self.redis.connect_deaf().await?.connection;
-        link.number += 1;
-        link.connection = Some(connection.clone());
-        Ok((link.number, connection))
-    }
-
-    /// Asks until there is an answer, or patience ends. Asking twice does no harm, whatever is asked here.
-    async fn ask<T: FromRedisValue>(&self, calls: &Pipeline) -> fault::Result<Vec<T>> {
-        let mut backoff = Backoff::default();
-        let mut last = None;
-        let asking = async {
-            loop {
-                match self.connection().await {
-                    Ok((number, mut connection)) => match calls.query_async(&mut connection).await {
-                        Ok(answers) => return answers,
-                        Err(error) => {
-                            let mut link = self.link.lock().await;
-                            if link.number == number {
-                                link.connection = None;
-                            }
-                            last = Some(error.into());
-                        }
-                    },
-                    Err(error) => last = Some(error),
-                }
-                sleep(backoff.next()).await;
-            }
-        };
-        let asked = tokio::time::timeout(PATIENCE, asking).await;
-        asked.map_err(|late| {
-            let away = Fault::new(Code::UNAVAILABLE, "sessions cannot be claimed at present").retry_after(Duration::from_secs(2));
-            away.because(last.unwrap_or_else(|| Error::Away(late.into())))
-        })
+        Self { redis: redis.clone(), asker: Asker::new(redis), instance: instance.into(), most: most.max(1) }
     }
 
     /// A call of a script about a user's device.
@@ -102,7 +53,7 @@ impl Claims for RedisClaims {
     async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId) -> fault::Result<Claimed> {
         let mut call = Pipeline::new();
         call.add_command(self.place(&scripts::CLAIM, user, device, session));
-        let answers: Vec<Vec<(String, u64)>> = self.ask(&call).await?;
+        let answers: Vec<Vec<(String, u64)>> = self.asker.ask(&call).await?;
         let evicted = answers.into_iter().flatten();
         let evicted: Vec<_> = evicted.map(|(device, fence)| Eviction { device: Device::new(&device).ok(), fence }).collect();
         let fence = evicted.first().map(|own| own.fence).ok_or_else(|| Fault::new(Code::INTERNAL, "a claim without a fence"))?;
@@ -114,7 +65,7 @@ impl Claims for RedisClaims {
         release.arg(fence);
         let mut call = Pipeline::new();
         call.add_command(release);
-        self.ask::<()>(&call).await.map(drop)
+        self.asker.ask::<()>(&call).await.map(drop)
     }
 
     async fn refresh(&self, own: &[Claim]) -> fault::Result<Vec<usize>> {
@@ -126,7 +77,7 @@ impl Claims for RedisClaims {
                 call.arg(claim.fence).arg(u64::try_from(claim.silent.as_micros()).unwrap_or(u64::MAX));
                 pipeline.add_command(call);
             }
-            let kept: Vec<bool> = self.ask(&pipeline).await?;
+            let kept: Vec<bool> = self.asker.ask(&pipeline).await?;
             lost.extend(kept.iter().enumerate().filter(|(_, kept)| !**kept).map(|(index, _)| begin + index));
         }
         Ok(lost)

@@ -3,6 +3,7 @@
 //! - [`RedisPublisher`] appends events to the log and publishes them, in order, and keeps them while Redis is away.
 //! - [`RedisBus`] is that and hears the topics that a gateway joins.
 //! - [`RedisClaims`] keeps one session a device across gateways.
+//! - [`RedisMarks`] keeps how far relays are.
 //!
 //! A topic is a Redis channel of the same name, and what is published there is
 //! `<p> <position of the topic's event before> <OP> <channel id or -> <frame>`, with zeros for what does not last. The plain
@@ -11,9 +12,11 @@
 //! None of them needs Redis to be there when it starts, and all come back by themselves. Only what an operator has to mend is
 //! an error at the start.
 
+mod asker;
 mod bus;
 mod claims;
 mod link;
+mod marks;
 mod payload;
 mod publisher;
 mod scripts;
@@ -22,5 +25,6 @@ pub use self::{
     bus::RedisBus,
     claims::RedisClaims,
     link::{Error, Redis, Result},
+    marks::RedisMarks,
     publisher::RedisPublisher,
 };

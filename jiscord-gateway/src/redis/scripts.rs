@@ -1,8 +1,9 @@
 //! What runs inside Redis, so that it happens as one thing.
 //!
 //! The hash `log` holds the log's state: `run` and `epoch` (the server's run that the epoch belongs to), `last` and `floor`
-//! (positions). `active` is a sorted set of topics by the position of their last event, `log:<topic>` a stream of a topic's
-//! events, `seen:<event id>` the position that an event was given.
+//! (positions), `begun` (when the epoch began), and for each shard of a journal `relay:<shard>` (up to when all of it is in this
+//! log; both in Unix milliseconds). `active` is a sorted set of topics by the position of their last event, `log:<topic>` a
+//! stream of a topic's events, `seen:<event id>` the position that an event was given.
 
 use std::sync::LazyLock;
 
@@ -52,7 +53,8 @@ local log = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'last', 'floor')
 if log[1] ~= run then
   local now = redis.call('TIME')
   local floor = string.format('%.0f', math.max(tonumber(log[3] or '0') + 1, now[1] * 1000000 + now[2]))
-  redis.call('HSET', KEYS[1], 'run', run, 'epoch', ARGV[1], 'last', floor, 'floor', floor)
+  redis.call('DEL', KEYS[1]) -- what relays had done was of the log before
+  redis.call('HSET', KEYS[1], 'run', run, 'epoch', ARGV[1], 'last', floor, 'floor', floor, 'begun', string.format('%.0f', math.floor(floor / 1000)))
   log = {run, ARGV[1], floor, floor}
 end
 return {log[2], log[3], log[4]}
@@ -155,7 +157,23 @@ return 1
     )
 });
 
+/// Notes how far relays are; never back, and not in another log than the one they mean.
+pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"
+-- KEYS 1 log   ARGV 1 epoch  2.. shard and Unix milliseconds, in turn
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return end
+for i = 2, #ARGV, 2 do
+  local field = 'relay:' .. ARGV[i]
+  if tonumber(ARGV[i + 1]) > tonumber(redis.call('HGET', KEYS[1], field) or '0') then
+    redis.call('HSET', KEYS[1], field, ARGV[i + 1])
+  end
+end
+"#,
+    )
+});
+
 /// All of them, to be loaded on every connection.
-pub(super) fn all() -> [&'static Script; 6] {
-    [&PUBLISH, &OPEN, &TRIM, &CLAIM, &RELEASE, &REFRESH]
+pub(super) fn all() -> [&'static Script; 7] {
+    [&PUBLISH, &OPEN, &TRIM, &CLAIM, &RELEASE, &REFRESH, &MARK]
 }
