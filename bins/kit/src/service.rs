@@ -98,9 +98,7 @@ where
         .route("/health", ready.clone())
         .route("/health/ready", ready)
         .route("/health/live", get(move || async move { ok() }))
-        .method_not_allowed_fallback(|| async {
-            refusal(Fault::new(Code::METHOD_NOT_ALLOWED, "this path has no such method"))
-        })
+        .method_not_allowed_fallback(|| async { refusal(Fault::new(Code::METHOD_NOT_ALLOWED, "this path has no such method")) })
 }
 
 /// What is answered where there is nothing.

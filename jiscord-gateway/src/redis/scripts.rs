@@ -1,9 +1,9 @@
 //! What runs inside Redis, so that it happens as one thing.
 //!
 //! The hash `log` holds the log's state: `run` and `epoch` (the server's run that the epoch belongs to), `last` and `floor`
-//! (positions), `begun` (when the epoch began), and for each shard of a journal `relay:<shard>` (up to when all of it is in this
-//! log; both in Unix milliseconds). `active` is a sorted set of topics by the position of their last event, `log:<topic>` a
-//! stream of a topic's events, `seen:<event id>` the position that an event was given.
+//! (positions), `begun` (the position at which the epoch began), and for each shard of a journal `relay:<shard>` (Unix
+//! milliseconds up to which all of it is in this log). `active` is a sorted set of topics by the position of their last event,
+//! `log:<topic>` a stream of a topic's events, `seen:<event id>` the position that an event was given.
 
 use std::sync::LazyLock;
 
@@ -54,7 +54,7 @@ if log[1] ~= run then
   local now = redis.call('TIME')
   local floor = string.format('%.0f', math.max(tonumber(log[3] or '0') + 1, now[1] * 1000000 + now[2]))
   redis.call('DEL', KEYS[1]) -- what relays had done was of the log before
-  redis.call('HSET', KEYS[1], 'run', run, 'epoch', ARGV[1], 'last', floor, 'floor', floor, 'begun', string.format('%.0f', math.floor(floor / 1000)))
+  redis.call('HSET', KEYS[1], 'run', run, 'epoch', ARGV[1], 'last', floor, 'floor', floor, 'begun', floor)
   log = {run, ARGV[1], floor, floor}
 end
 return {log[2], log[3], log[4]}
