@@ -9,7 +9,7 @@ mod user;
 use std::process::ExitCode;
 
 use clap::Parser;
-use jiscord_bin_kit::{Config, exit, process, shutdown, telemetry};
+use jiscord_bin_kit::{Config, Refused, config::StoreKind, exit, process, shutdown, telemetry};
 
 use crate::{
     cli::{Cli, Command, UserCommand},
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load()?; // reports every bad setting at once
     telemetry::install(&config.log)?;
+    if config.store == StoreKind::Scylla {
+        let line = "JISCORD_STORE=scylla is not there yet; unset it, or run data-service, auth-service and gateway";
+        return Err(Refused::because(line).into());
+    }
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let stop = shutdown::on_signal()?; // first, so that a stop during the start is heard
