@@ -2,6 +2,7 @@
 
 mod cli;
 mod data;
+mod kept;
 mod page;
 mod server;
 mod user;
@@ -28,14 +29,17 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load()?; // reports every bad setting at once
     telemetry::install(&config.log)?;
-    if config.store == StoreKind::Scylla {
-        let line = "JISCORD_STORE=scylla is not there yet; unset it, or run data-service, auth-service and gateway";
-        return Err(Refused::because(line).into());
-    }
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let stop = shutdown::on_signal()?; // first, so that a stop during the start is heard
-            Server::start(&config, stop).await?.serve().await
+            match Server::start(&config, stop).await? {
+                Some(server) => server.serve().await,
+                None => Ok(()),
+            }
+        }
+        _ if config.store == StoreKind::Scylla => {
+            let line = "with JISCORD_STORE=scylla accounts are made by POST /api/auth/register, and tables by serving";
+            Err(Refused::because(line).into())
         }
         Command::Migrate => data::migrate(&config).await,
         Command::User(UserCommand::Create(new)) => user::create(&config, new).await,

@@ -1,6 +1,6 @@
 //! The server: everything joined on one port.
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{io::Write, sync::Arc};
 
 use anyhow::Context;
 use axum::{Router, middleware::map_response};
@@ -11,16 +11,19 @@ use jiscord_api::{
     passwords::{Cost, Passwords},
 };
 use jiscord_bin_kit::{
-    Config, Edge, edge,
+    Config, Edge,
+    config::StoreKind,
+    edge,
     service::{self, GOODBYE, LAST_WRITES},
 };
-use jiscord_core::{Code, Fault};
-use jiscord_gateway::{Gateway, LocalBus};
-use jiscord_store::{Store, sqlite::SqliteStore};
+use jiscord_gateway::Gateway;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{data::Data, page};
+use crate::{
+    kept::{Joined, Kept},
+    page,
+};
 
 /// The all-in-one's port if none is set.
 const PORT: u16 = 3000;
@@ -30,31 +33,39 @@ pub(crate) struct Server {
     edge: Edge,
     router: Router,
     gateway: Gateway,
-    store: Arc<SqliteStore>,
+    kept: Kept,
     stop: CancellationToken,
 }
 
 impl Server {
-    /// Opens the data folder and the port, and joins the parts.
-    pub(crate) async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<Self> {
-        let Data { store, jwt_secret, service_token } = Data::open(config).await?;
+    /// Opens the store and the port, and joins the parts. `None`: it was told to stop before it had them.
+    pub(crate) async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<Option<Self>> {
+        let joined = match config.store {
+            StoreKind::Sqlite => Joined::in_folder(config).await?,
+            StoreKind::Scylla => match Joined::on_services(config, &stop).await? {
+                Some(joined) => joined,
+                None => return Ok(None),
+            },
+        };
+        let Joined { kept, store, bus, claims, jwt_secret, service_token } = joined;
         let edge = Edge::bind(config.address(PORT), config.trusted_proxies.clone(), edge::Limits::of(config)).await?;
         let url = format!("http://{}", service::reachable(edge.address()?));
 
-        let bus = LocalBus::start(store.clone()).await?;
         let tokens = Arc::new(service::tokens(&jwt_secret)?);
         let settings = service::http_settings(config, &service_token)?;
         let limits = settings.limits.clone();
         let passwords = Passwords::new(Cost::default(), &limits);
-        let accounts = Arc::new(Accounts::new(store.clone(), passwords, tokens.clone(), &limits));
-        let chat = Chat::new(Store::of(store.clone()), tokens, bus.clone())
-            .with_default_visibility(config.default_guild_visibility)
-            .with_limits(limits);
-        let gateway = Gateway::new(Arc::new(chat.clone()), bus, service::gateway_settings(config));
+        let accounts = Arc::new(Accounts::new(store.users.clone(), passwords, tokens.clone(), &limits));
+        let chat =
+            Chat::new(store, tokens, bus.clone()).with_default_visibility(config.default_guild_visibility).with_limits(limits);
+        let gateway = Gateway::with_claims(Arc::new(chat.clone()), bus, claims, service::gateway_settings(config));
 
         let ready = {
-            let store = store.clone();
-            move || std::future::ready(if store.is_ready() { Ok(()) } else { Err(not_ready()) })
+            let kept = kept.clone();
+            move || {
+                let kept = kept.clone();
+                async move { kept.ready().await }
+            }
         };
         let router = Router::new()
             .merge(page::router(&url))
@@ -66,9 +77,8 @@ impl Server {
             .layer(map_response(service::guard));
 
         // The one line on standard output that programs read; everything else is log.
-        let data = config.data_dir.canonicalize().context("data folder")?;
-        let _ = writeln!(std::io::stdout(), "Jiscord is at {url}\nIts data lies in {}", data.display());
-        Ok(Self { edge, router, gateway, store, stop })
+        let _ = writeln!(std::io::stdout(), "Jiscord is at {url}\nIts data lies in {}", kept.place(config)?);
+        Ok(Some(Self { edge, router, gateway, kept, stop }))
     }
 
     /// Serves until the stop, then ends within 25 s: no new sockets, clients told to come back, writes under way finished.
@@ -78,12 +88,8 @@ impl Server {
             self.gateway.shutdown(GOODBYE).await;
         };
         tokio::join!(self.edge.serve(self.router, self.stop.clone()), goodbye);
-        timeout(LAST_WRITES, self.store.close()).await.context("writes under way did not end in time")?;
+        timeout(LAST_WRITES, self.kept.close()).await.context("writes under way did not end in time")?;
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-fn not_ready() -> Fault {
-    Fault::new(Code::UNAVAILABLE, "the database is not ready").retry_after(Duration::from_secs(1))
 }

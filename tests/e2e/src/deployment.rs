@@ -96,6 +96,20 @@ impl Deployment {
         Self { processes, beneath: Some(beneath), folder, registered: AtomicUsize::new(0) }
     }
 
+    /// All-in-ones beside each other on one database and one Redis, this many.
+    pub async fn ones_on_services(number: usize) -> (Vec<Process>, Beneath, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let beneath = Beneath::start().await;
+        let mut settings =
+            owned(&[("JISCORD_STORE", "scylla"), ("JWT_SECRET", JWT_SECRET), ("JISCORD_SERVICE_TOKEN", SERVICE_TOKEN)]);
+        settings.extend(beneath.settings());
+        let mut processes = Vec::new();
+        for number in 1..=number {
+            processes.push(Process::start("jiscord", number, folder.path(), settings.clone()).await);
+        }
+        (processes, beneath, folder)
+    }
+
     /// Where auth-service is.
     pub fn auth(&self) -> String {
         match &self.processes[..] {

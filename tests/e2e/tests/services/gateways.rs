@@ -1,7 +1,7 @@
 //! Two gateways are one.
 
 use futures_util::future::join_all;
-use jiscord_e2e::{Deployment, Person, Socket, has_database};
+use jiscord_e2e::{Caller, Deployment, Person, Socket, has_database};
 use serde_json::{Value, json};
 
 /// Ada, who owns the guild, is at the first gateway, and Bob at the second.
@@ -158,5 +158,35 @@ async fn messages_are_plain_json_on_their_redis_channel() {
         for field in ["messageId", "authorId", "createdAt"] {
             assert!(d[field].is_string(), "{field}: {message}");
         }
+    }
+}
+
+#[tokio::test]
+async fn all_in_ones_beside_each_other_are_one() {
+    if !has_database("all_in_ones_beside_each_other_are_one") {
+        return;
+    }
+    let (mut ones, _beneath, _folder) = Deployment::ones_on_services(2).await;
+    let account = json!({"username": "ada", "email": "ada@example.com", "password": "correct horse"});
+    Caller::new(format!("{}/api/auth", ones[0].url())).post("/register", account.clone()).await.is(201);
+    let login = Caller::new(format!("{}/api/auth", ones[1].url())).post("/login", account).await.is(200);
+    let token = login["token"].as_str().unwrap();
+    let data = Caller::new(format!("{}/api/data", ones[0].url())).bearer(token);
+    let guild = data.post("/guilds", json!({"name": "Computing"})).await.is(201)["guild_id"].take();
+    let channels = format!("/guilds/{}/channels", guild.as_str().unwrap());
+    let channel = data.post(&channels, json!({"name": "engines"})).await.is(201)["channel_id"].take();
+    let mut sockets = Vec::new();
+    for (one, device) in ones.iter().zip(["a", "b"]) {
+        let mut socket = Socket::open(&format!("{}/ws", one.url().replacen("http", "ws", 1))).await;
+        socket.say("IDENTIFY", json!({"token": token, "device": device})).await;
+        socket.hear("READY").await;
+        sockets.push(socket);
+    }
+    sockets[0].send(channel.as_str().unwrap(), "hello").await;
+    for socket in &mut sockets {
+        assert_eq!(socket.hear("MESSAGE_CREATE").await["d"]["content"], "hello");
+    }
+    for one in &mut ones {
+        assert!(one.terminate().await.success());
     }
 }
