@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use jiscord_e2e::{PATIENCE, plain, within};
+use jiscord_e2e::{Deployment, PATIENCE, has_database, plain, within};
 use tokio::net::TcpListener;
 
 const STRONG: &str = "c3a1f86b5e0d97423f1c8ab6d5e9047281f63b0ac9d4e75f";
@@ -16,7 +16,7 @@ async fn refused(name: &'static str, settings: &[(&str, &str)]) -> Vec<String> {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(78), "{name} {settings:?}: {said}");
     assert_eq!(output.stdout, b"");
-    for (_, secret) in settings.iter().filter(|(name, _)| name.contains("SECRET") || name.contains("TOKEN")) {
+    for (_, secret) in settings.iter().filter(|(name, _)| ["JWT_SECRET", "JISCORD_SERVICE_TOKEN"].contains(name)) {
         assert!(!said.contains(secret), "{said}");
     }
     said.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
@@ -56,5 +56,22 @@ async fn a_wrong_configuration_is_a_line_with_the_mend() {
                 assert!(line.contains(want), "{name}: {line}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_throws_things_away_is_refused() {
+    if !has_database("a_redis_that_throws_things_away_is_refused") {
+        return;
+    }
+    let (_, beneath, _folder) = Deployment::ones_on_services(0).await;
+    let url = beneath.redis_url();
+    let mut redis = redis::Client::open(&*url).unwrap().get_connection().unwrap();
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory-policy", "allkeys-lru"]).exec(&mut redis).unwrap();
+    let settings = [("JWT_SECRET", STRONG), ("JISCORD_SERVICE_TOKEN", STRONG), ("REDIS_URL", &*url)];
+    for name in ["data-service", "gateway"] {
+        let lines = refused(name, &settings).await;
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("REDIS_URL: ") && lines[0].contains("set maxmemory-policy to noeviction"), "{lines:?}");
     }
 }
