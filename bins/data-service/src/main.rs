@@ -3,20 +3,18 @@
 use std::{process::ExitCode, sync::Arc};
 
 use axum::{Router, middleware::map_response};
-use jiscord_api::{chat::Chat, http::data, relay::Relay};
+use jiscord_api::{chat::Chat, http::data};
 use jiscord_bin_kit::{
     Config, Edge, edge,
     service::{self, LAST_WRITES},
     shared::{self, Elsewhere},
 };
-use jiscord_gateway::redis::{RedisMarks, RedisPublisher};
+use jiscord_gateway::redis::RedisPublisher;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// The seed's port.
 const PORT: u16 = 3001;
-/// How many events the relay may have on their way; it hands over 256 at once.
-const RELAYED: usize = 1_024;
 
 fn main() -> ExitCode {
     let about = "Jiscord's users, guilds, channels and messages.\n\
@@ -49,10 +47,7 @@ async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
         .fallback_service(data::router(chat, settings))
         .layer(map_response(service::guard));
 
-    // Publishes what a process stored and did not live to publish. In a queue of its own: it is no reason to refuse writes.
-    let left_behind = Arc::new(RedisPublisher::start(&redis.clone().queue(RELAYED)).await.map_err(shared::unfit)?);
-    let relay = Relay::new(database.clone(), left_behind, Arc::new(RedisMarks::new(&redis)));
-    let relaying = tokio::spawn(stop.clone().run_until_cancelled_owned(async move { relay.run().await }));
+    let relaying = shared::relay(&redis, database.clone(), stop.clone()).await?;
 
     service::announce("data-service", edge.address()?);
     edge.serve(router, stop).await;

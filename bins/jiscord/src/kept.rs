@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use jiscord_api::relay::Relay;
 use jiscord_bin_kit::{
     Config,
     service::LAST_WRITES,
@@ -13,7 +12,7 @@ use jiscord_core::{Code, Fault, fault::Result};
 use jiscord_gateway::{
     Bus, Claims, LocalBus,
     claims::LocalClaims,
-    redis::{RedisBus, RedisClaims, RedisMarks, RedisPublisher},
+    redis::{RedisBus, RedisClaims},
 };
 use jiscord_store::{Store, scylla::ScyllaStore, sqlite::SqliteStore};
 use secrecy::SecretString;
@@ -21,9 +20,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::data::Data;
-
-/// How many events the relay may have on their way; it hands over 256 at once.
-const RELAYED: usize = 1_024;
 
 /// The parts beneath the API and the gateway.
 pub(crate) struct Joined {
@@ -55,10 +51,8 @@ impl Joined {
         let redis = shared::redis(config)?;
         let bus = RedisBus::start(&redis).await.map_err(shared::unfit)?;
         let Some(database) = shared::database(config, stop).await? else { return Ok(None) };
-        // As data-service does: it publishes what a process stored and did not live to publish.
-        let left_behind = Arc::new(RedisPublisher::start(&redis.clone().queue(RELAYED)).await.map_err(shared::unfit)?);
-        let relay = Relay::new(database.clone(), left_behind, Arc::new(RedisMarks::new(&redis)));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(async move { relay.run().await }));
+        // As data-service does, for as long as this runs.
+        shared::relay(&redis, database.clone(), stop.clone()).await?;
         Ok(Some(Self {
             kept: Kept::Services(database.clone(), bus.clone()),
             store: database.store(Elsewhere::new(database.clone(), bus.publisher().connected())),

@@ -3,21 +3,24 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use jiscord_api::relay::Relay;
 use jiscord_core::{
     Code, Event, Fault, Position,
     event::{EventLog, Logged, Publish},
     fault,
 };
-use jiscord_gateway::redis::{Error, Redis};
+use jiscord_gateway::redis::{Error, Redis, RedisMarks, RedisPublisher};
 use jiscord_store::scylla::{OpenError, Options, ScyllaStore};
 use secrecy::ExposeSecret;
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{config::Config, exit::Refused};
 
 /// How long to wait before a database that is away is looked for again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How many events a relay may have on their way; it hands over 256 at once.
+const RELAYED: usize = 1_024;
 
 /// The configured Redis. Nothing is connected yet.
 pub fn redis(config: &Config) -> Result<Redis, Refused> {
@@ -116,6 +119,16 @@ pub fn is_there(redis: &watch::Receiver<bool>) -> fault::Result<()> {
 
 fn unsupported() -> Fault {
     Fault::new(Code::UNSUPPORTED, "events are read from Redis, not from the store")
+}
+
+/// Publishes what a process stored and did not live to publish, until `stop`. In a queue of its own: that is no reason to refuse
+/// writes.
+pub async fn relay(redis: &Redis, database: Arc<ScyllaStore>, stop: CancellationToken) -> Result<JoinHandle<()>, Refused> {
+    let left_behind = RedisPublisher::start(&redis.clone().queue(RELAYED)).await.map_err(unfit)?;
+    let relay = Relay::new(database, Arc::new(left_behind), Arc::new(RedisMarks::new(redis)));
+    Ok(tokio::spawn(async move {
+        stop.run_until_cancelled(relay.run()).await;
+    }))
 }
 
 /// Publishes what still waits, and gives up after this long: a relay publishes it then.
