@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dispatch::{End, Key, Post},
-    hub::{Entrant, Hub, Seat},
+    hub::{Entrant, Hub, Refused, Seat},
     wire::{self, Io, Reader, Said},
 };
 
@@ -205,7 +205,17 @@ impl<'a> Greeted<'a> {
         };
         let Client { out, heard, reader, .. } = &*self.client;
         let intents = intents.unwrap_or(Intents::all());
-        let seat = out.hub.enter(out.key, Entrant { token: &token, device, intents, end: self.end, heard }).await?;
+        let seat = match out.hub.enter(out.key, Entrant { token: &token, device, intents, end: self.end, heard }).await {
+            Ok(seat) => seat,
+            Err(Refused::Close(code)) => return Err(Some(code)),
+            // Only a token that is surely bad is called so: its owner throws it away.
+            Err(Refused::Fault(fault)) if fault.code == Code::UNAUTHORIZED => return Err(Some(CloseCode::BadToken)),
+            Err(Refused::Fault(fault)) => {
+                tracing::warn!(error = %fault, code = %fault.code, "a session could not begin");
+                out.error(fault, Some("IDENTIFY".into()), None).await;
+                return Err(Some(CloseCode::TryLater));
+            }
+        };
         reader.trust();
         Ok(Active { client: self.client, seat })
     }

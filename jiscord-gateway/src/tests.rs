@@ -405,6 +405,7 @@ async fn a_token_is_called_bad_only_when_it_is() {
     *world.fake.verifying.lock().unwrap() = Some(Code::UNAVAILABLE);
     let mut client = world.socket(1 << 16).await;
     client.say(json!({"op": "IDENTIFY", "d": {"token": "ada"}})).await;
+    assert_eq!(client.hear("ERROR").await["d"], json!({"code": "unavailable", "message": "not now", "op": "IDENTIFY"}));
     assert_eq!(client.rest().await, (vec![], 1013));
 }
 

@@ -39,13 +39,24 @@ pub(crate) struct Entrant<'a> {
     pub(crate) heard: &'a Arc<AtomicU64>,
 }
 
-/// The close code for a fault that ends an IDENTIFY. Only a token that is surely bad is called so: its owner throws it away.
-fn refusal(fault: &Fault) -> CloseCode {
-    if fault.code == Code::UNAUTHORIZED {
-        return CloseCode::BadToken;
+/// Why a session did not begin.
+pub(crate) enum Refused {
+    /// Something failed. Only [`Code::UNAUTHORIZED`] says that the token is bad.
+    Fault(Fault),
+    /// The connection ends for this reason.
+    Close(CloseCode),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
     }
-    tracing::warn!(error = %fault, code = %fault.code, "a session could not begin");
-    CloseCode::TryLater
+}
+
+impl From<CloseCode> for Refused {
+    fn from(code: CloseCode) -> Self {
+        Self::Close(code)
+    }
 }
 
 /// A session's place in the hub; dropping it ends the session.
@@ -80,21 +91,22 @@ impl Drop for Pin {
 
 impl Hub {
     /// Makes a session of a socket: claims its place, loads its guilds, says READY.
-    pub(crate) async fn enter(self: &Arc<Self>, key: Key, who: Entrant<'_>) -> Result<Seat, CloseCode> {
-        let user = self.ask(self.backend.verify_token(who.token)).await.map_err(|fault| refusal(&fault))?.user_id;
+    pub(crate) async fn enter(self: &Arc<Self>, key: Key, who: Entrant<'_>) -> Result<Seat, Refused> {
+        let user = self.ask(self.backend.verify_token(who.token)).await?.user_id;
         let actor = Actor::User(user);
-        let profile = self.ask(self.backend.user(actor, user)).await.map_err(|fault| {
+        let profile = match self.ask(self.backend.user(actor, user)).await {
             // The token is good, but its user is gone.
-            if fault.code == Code::NOT_FOUND { CloseCode::BadToken } else { refusal(&fault) }
-        })?;
+            Err(fault) if fault.code == Code::NOT_FOUND => return Err(CloseCode::BadToken.into()),
+            profile => profile?,
+        };
 
         // First the topic: an eviction by a session elsewhere comes over it.
-        let topic = self.join(Topic::User(user)).await.map_err(|fault| refusal(&fault))?;
+        let topic = self.join(Topic::User(user)).await?;
         // One device too many evicts the longest silent one: let it be known who has spoken since the last beat.
-        self.refresh(Some(user)).await.map_err(|fault| refusal(&fault))?;
+        self.refresh(Some(user)).await?;
         let id = SessionId::new(Uuid::new_v4());
         let claim = self.claims.claim(user, who.device.as_ref(), id);
-        let claimed = self.ask(claim).await.map_err(|fault| refusal(&fault))?;
+        let claimed = self.ask(claim).await?;
         let stage = Stage::Entering(Vec::new());
         let (end, heard) = (who.end.clone(), who.heard.clone());
         let session = Session { user, device: who.device, id, fence: claimed.fence, end, heard, stage };
@@ -104,7 +116,7 @@ impl Hub {
                 state.evict(user, over);
             }
             if !state.seat(key, session) {
-                return Err(CloseCode::Evicted);
+                return Err(CloseCode::Evicted.into());
             }
         }
         let seat = Seat { hub: self.clone(), key, user, _topic: Some(topic) };
@@ -112,7 +124,7 @@ impl Hub {
         // The line keeps what happens to this user's memberships from here on, so what is loaded now cannot be outdated
         // without notice.
         let mut member_of = Revved::default();
-        for membership in self.ask(self.backend.memberships(actor, user)).await.map_err(|fault| refusal(&fault))? {
+        for membership in self.ask(self.backend.memberships(actor, user)).await? {
             member_of.put(membership.guild.guild_id, membership.rev, ());
         }
         let mut pins = HashMap::new();
@@ -124,10 +136,10 @@ impl Hub {
                     Ok(pin) => drop(pins.insert(guild, pin)),
                     // Deleted since: there is nothing to hear.
                     Err(fault) if fault.code == Code::NOT_FOUND => _ = member_of.remove(guild, Rev::MAX),
-                    Err(fault) => return Err(refusal(&fault)),
+                    Err(fault) => return Err(fault.into()),
                 }
             }
-            let Ok(permit) = self.dispatchers.of(key).reserve().await else { return Err(CloseCode::GoingAway) };
+            let Ok(permit) = self.dispatchers.of(key).reserve().await else { return Err(CloseCode::GoingAway.into()) };
             if self.go_live(key, &profile, who.intents, &mut member_of, &pins, permit)? {
                 return Ok(seat);
             }

@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub(crate) use self::enter::{Entrant, Seat};
+pub(crate) use self::enter::{Entrant, Refused, Seat};
 use self::state::{Stage, State};
 use crate::{
     bus::Bus,
