@@ -109,12 +109,13 @@ struct Client {
 }
 
 impl Client {
-    /// The next frame that is within the rate.
-    async fn hear(&mut self) -> Result<Result<ClientFrame, FrameError>, Close> {
+    /// The next frame that is within the rate. Whoever says nothing at all for so long is gone.
+    async fn hear(&mut self, patience: Duration) -> Result<Result<ClientFrame, FrameError>, Close> {
         loop {
-            // Only between two commands: one that is under way is finished.
+            // Only between two commands: one that is under way is finished. The socket is asked before the clock, so that a
+            // pause of our own process closes nobody who has written meanwhile.
             let said = select! {
-                said = self.reader.recv() => said?,
+                said = timeout(patience, self.reader.recv()) => said.map_err(|_| Some(CloseCode::TimedOut))??,
                 () = self.shutdown.cancelled() => return Err(Some(CloseCode::GoingAway)),
             };
             self.heard.store(self.out.hub.millis(), Ordering::Relaxed);
@@ -181,7 +182,8 @@ impl<'a> Greeted<'a> {
 
     async fn identify(self) -> Result<Active<'a>, Close> {
         let identify = loop {
-            let frame = timeout_at(self.until, self.client.hear()).await.map_err(|_| Some(CloseCode::NotIdentified))??;
+            let hear = self.client.hear(Duration::MAX);
+            let frame = timeout_at(self.until, hear).await.map_err(|_| Some(CloseCode::NotIdentified))??;
             match frame {
                 Ok(ClientFrame::Heartbeat(())) => self.client.out.say(ServerFrame::HeartbeatAck(())).await,
                 Ok(ClientFrame::Identify(identify)) => break identify,
@@ -203,9 +205,15 @@ impl<'a> Greeted<'a> {
                 return Err(Some(CloseCode::NotIdentified));
             }
         };
-        let Client { out, heard, reader, .. } = &*self.client;
+        let Client { out, heard, reader, shutdown, .. } = &*self.client;
         let intents = intents.unwrap_or(Intents::all());
-        let seat = match out.hub.enter(out.key, Entrant { token: &token, device, intents, end: self.end, heard }).await {
+        let enter = out.hub.enter(out.key, Entrant { token: &token, device, intents, end: self.end, heard });
+        let entered = select! {
+            // Each step has its time; all together have this.
+            entered = timeout(out.hub.settings.limits.command * 4, enter) => entered,
+            () = shutdown.cancelled() => return Err(Some(CloseCode::GoingAway)),
+        };
+        let seat = match entered.unwrap_or(Err(Refused::Close(CloseCode::TryLater))) {
             Ok(seat) => seat,
             Err(Refused::Close(code)) => return Err(Some(code)),
             // Only a token that is surely bad is called so: its owner throws it away.
@@ -229,11 +237,9 @@ struct Active<'a> {
 
 impl Active<'_> {
     async fn serve(mut self) -> Result<Infallible, Close> {
-        // The socket is asked before the clock, so that a pause of our own process closes nobody who has written meanwhile.
         let patience = self.client.out.hub.settings.heartbeat.mul_f32(1.5);
         loop {
-            let frame = timeout(patience, self.client.hear()).await.map_err(|_| Some(CloseCode::TimedOut))??;
-            match frame {
+            match self.client.hear(patience).await? {
                 Ok(frame) => self.answer(frame).await?,
                 Err(FrameError::Malformed(_)) => return Err(Some(CloseCode::NotAFrame)),
                 Err(FrameError::UnknownOp(op)) => {

@@ -329,7 +329,12 @@ struct Slow {
 impl Slow {
     async fn run(mut self) {
         loop {
-            match timeout(self.patience, self.writer.flush()).await {
+            let flushed = tokio::select! {
+                flushed = timeout(self.patience, self.writer.flush()) => flushed,
+                // Its queue has overflowed. Other ends leave the last words to the connection.
+                Some(CloseCode::TooSlow) = self.end.wait() => return self.too_slow().await,
+            };
+            match flushed {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return self.end.set(None),
                 Err(_) => return self.too_slow().await,

@@ -48,6 +48,11 @@ impl<K: Copy + Eq + Hash, V> Revved<K, V> {
         self.rows.iter().filter_map(|(key, (rev, value))| Some((*key, *rev, value.as_ref().ok()?)))
     }
 
+    /// Whether a row is known to be removed.
+    pub(crate) fn is_gone(&self, key: K) -> bool {
+        self.rows.get(&key).is_some_and(|row| row.1.is_err())
+    }
+
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.rows.values().filter_map(|row| row.1.as_ref().ok())
     }
@@ -152,7 +157,8 @@ impl GuildObject {
     /// Who hears an event of a channel, or of the guild itself, by dispatcher. All members read all channels, so they have
     /// one audience; it is computed when somebody comes or goes, not for each message.
     pub(crate) fn audience(&mut self, channel: Option<ChannelId>, dispatchers: usize) -> &[Arc<[Key]>] {
-        if channel.is_some_and(|channel| self.channels.get(channel).is_none()) {
+        // One that is not known yet is heard too: what tells of its creation may be late.
+        if channel.is_some_and(|channel| self.channels.is_gone(channel)) {
             return &[];
         }
         self.audience.get_or_insert_with(|| by_dispatcher(self.sessions.keys().copied(), dispatchers))

@@ -63,9 +63,14 @@ impl Gateway {
     /// Outside of a tokio runtime.
     pub fn with_claims(backend: Arc<dyn Backend>, bus: Arc<dyn Bus>, claims: Arc<dyn Claims>, settings: Settings) -> Self {
         let hub = Hub::new(backend, bus, claims, settings);
-        let line = CancellationToken::new();
-        tokio::spawn(line.clone().run_until_cancelled_owned(hub.clone().run()));
-        let (connections, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let (line, connections, shutdown) = (CancellationToken::new(), TaskTracker::new(), CancellationToken::new());
+        let run = line.clone().run_until_cancelled_owned(hub.clone().run());
+        // Without its line a gateway tells nobody anything: however the line ends, the connections end with it.
+        let end = shutdown.clone().drop_guard();
+        tokio::spawn(async move {
+            let _end = end;
+            run.await
+        });
         Self { inner: Arc::new(Inner { hub, connections, shutdown, _line: line.drop_guard() }) }
     }
 
@@ -79,11 +84,8 @@ impl Gateway {
     pub async fn shutdown(&self, patience: Duration) {
         self.inner.shutdown.cancel();
         self.inner.connections.close();
-        let done = async {
-            self.inner.connections.wait().await;
-            self.inner.hub.bus.flush().await;
-        };
-        let _ = timeout(patience, done).await;
+        let _ = timeout(patience * 4 / 5, self.inner.connections.wait()).await;
+        let _ = timeout(patience / 5, self.inner.hub.bus.flush()).await;
     }
 
     /// How many connections there are.

@@ -272,6 +272,10 @@ impl Frames {
         };
         let (last, op) = (self.header[0] & 0x80 != 0, self.header[0] & 0x0f);
         if op >= 8 {
+            // RFC 6455, 5.5. Judged before room is made for it.
+            if self.payload > 125 {
+                return Err(Broken(CloseCode::NotAFrame));
+            }
             let now = Instant::now();
             if self.second.is_none_or(|second| now.duration_since(second) >= Duration::from_secs(1)) {
                 (self.second, self.controls) = (Some(now), 0);
@@ -344,6 +348,7 @@ mod tests {
         assert_eq!(see(&[fragment(3), vec![frame(0x80, 0)], fragment(3)].concat()), Ok(()));
         assert_eq!(see(&fragment(5)), Err(CloseCode::TooBig));
         assert_eq!(see(&vec![frame(0x00, 0); 5]), Err(CloseCode::TooBig));
+        assert_eq!(see(&[frame(0x89, 126)]), Err(CloseCode::NotAFrame));
         assert_eq!(see(&vec![frame(0x89, 5); 3]), Ok(()));
         assert_eq!(see(&vec![frame(0x89, 5); 4]), Err(CloseCode::RateLimited));
     }

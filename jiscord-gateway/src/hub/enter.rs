@@ -120,6 +120,8 @@ impl Hub {
             }
         }
         let seat = Seat { hub: self.clone(), key, user, _topic: Some(topic) };
+        // An eviction by a claim that was made meanwhile elsewhere may have been heard before there was a seat to lose.
+        self.refresh(Some(user)).await?;
 
         // The line keeps what happens to this user's memberships from here on, so what is loaded now cannot be outdated
         // without notice.
@@ -140,8 +142,11 @@ impl Hub {
                 }
             }
             let Ok(permit) = self.dispatchers.of(key).reserve().await else { return Err(CloseCode::GoingAway.into()) };
-            if self.go_live(key, &profile, who.intents, &mut member_of, &pins, permit)? {
-                return Ok(seat);
+            match self.go_live(key, &profile, who.intents, &mut member_of, &pins, permit) {
+                Some(true) => return Ok(seat),
+                Some(false) => {}
+                // Detached meanwhile: whoever did that has said why.
+                None => return Err(who.end.wait().await.unwrap_or(CloseCode::TryLater).into()),
             }
         }
     }
@@ -177,7 +182,8 @@ impl Hub {
         Ok(GuildObject::new(state.ok_or_else(|| Fault::not_found("guild"))?))
     }
 
-    /// Lets a session hear its guilds, and says READY, in one step. False if its memberships changed so that more must be loaded.
+    /// Lets a session hear its guilds, and says READY, in one step. False if its memberships changed so that more must be
+    /// loaded; none if it is over already.
     fn go_live(
         &self,
         key: Key,
@@ -186,10 +192,10 @@ impl Hub {
         member_of: &mut Revved<GuildId, ()>,
         pins: &HashMap<GuildId, Pin>,
         permit: mpsc::Permit<'_, Post>,
-    ) -> Result<bool, CloseCode> {
+    ) -> Option<bool> {
         let mut state = self.lock();
         let State { epoch, p, sessions, guilds: hosted, .. } = &mut *state;
-        let session = sessions.get_mut(&key).ok_or(CloseCode::Evicted)?;
+        let session = sessions.get_mut(&key)?;
         if let Stage::Entering(changes) = &mut session.stage {
             for change in changes.drain(..) {
                 match change {
@@ -200,7 +206,7 @@ impl Hub {
             }
         }
         if member_of.iter().any(|(guild, ..)| !pins.contains_key(&guild)) {
-            return Ok(false);
+            return Some(false);
         }
         let (mut live, mut guilds) = (HashSet::new(), Vec::new());
         for (guild, rev, ()) in member_of.iter() {
@@ -222,7 +228,7 @@ impl Hub {
             epoch: epoch.clone(),
         });
         permit.send(Post::Ready { key, text: ready.at(*p).encode().into(), intents, p: *p });
-        Ok(true)
+        Some(true)
     }
 
     /// Gives the places of ended sessions back, and says once in each heartbeat period which sessions are still here.

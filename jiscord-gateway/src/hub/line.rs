@@ -56,20 +56,30 @@ impl Hub {
     pub(super) async fn line(self: &Arc<Self>) {
         loop {
             match self.bus.next().await {
-                Heard::Event { event, p } => self.hear(event, p).await,
-                Heard::Gap { p } => self.mend(p).await,
+                Heard::Event { event, p } => {
+                    // Something about these topics was not told, perhaps that a right is gone.
+                    if &*event.op == "RESYNC" {
+                        self.mend(None).await;
+                    }
+                    self.hear(event, p).await;
+                }
+                Heard::Gap { p } => self.mend(Some(p)).await,
                 Heard::Evict { user, device, fence } => self.lock().evict(user, &Eviction { device, fence }),
             }
         }
     }
 
     async fn hear(self: &Arc<Self>, event: Event, p: Option<Position>) {
-        let change = Change::of(&event);
+        let mut change = Change::of(&event);
         // Held until the event is told: his sessions hold the guild then.
-        let _pin = match change {
-            Some(Change::Join { guild, user, .. }) => self.make_room(guild, user).await,
-            _ => None,
-        };
+        let mut _pin = None;
+        if let Some(Change::Join { guild, user, .. }) = change
+            && self.lock().hears(user)
+        {
+            _pin = self.make_room(guild, user).await;
+            // Told late, when he was out again.
+            change = change.filter(|_| _pin.is_some());
+        }
         let permits = join_all(self.dispatchers.all().iter().map(mpsc::Sender::reserve)).await;
         let mut state = self.lock();
         for (permit, mut posts) in permits.into_iter().zip(self.tell(&mut state, &event, p, change)) {
@@ -86,13 +96,15 @@ impl Hub {
         }
     }
 
-    /// Loads the guild that a user with sessions here has come into, while the line waits.
+    /// Loads the guild that a user with sessions here has come into, while the line waits. None if he is not in it.
     async fn make_room(self: &Arc<Self>, guild: GuildId, user: UserId) -> Option<Pin> {
-        if !self.lock().users.contains_key(&user) {
-            return None;
-        }
-        match timeout(STOPPED_LINE, self.host(guild)).await {
-            Ok(Ok(pin)) => return Some(pin),
+        let load = async {
+            let pin = self.host(guild).await?;
+            let memberships = self.ask(self.backend.memberships(Actor::User(user), user)).await?;
+            Ok::<_, Fault>(memberships.iter().any(|membership| membership.guild.guild_id == guild).then_some(pin))
+        };
+        match timeout(STOPPED_LINE, load).await {
+            Ok(Ok(pin)) => return pin,
             Ok(Err(error)) if error.code == Code::NOT_FOUND => return None,
             Ok(Err(error)) => tracing::warn!(%guild, %error, "a guild cannot be loaded"),
             Err(_) => tracing::warn!(%guild, "a guild takes too long to load"),
@@ -168,8 +180,9 @@ impl Hub {
         posts
     }
 
-    /// Something may have been missed: rights are loaded anew before anything more is told. Meanwhile what happens waits.
-    async fn mend(self: &Arc<Self>, p: Position) {
+    /// Something may have been missed: rights are loaded anew before anything more is told. Meanwhile what happens waits. With
+    /// a position, the log goes on from there, perhaps as another one.
+    async fn mend(self: &Arc<Self>, p: Option<Position>) {
         {
             // What these have loaded may be older than the gap; when they come back, they load it again.
             let mut state = self.lock();
@@ -191,10 +204,12 @@ impl Hub {
         };
         let permits = join_all(self.dispatchers.all().iter().map(mpsc::Sender::reserve)).await;
         let mut state = self.lock();
-        (state.p, state.epoch) = (p, self.bus.epoch());
         state.renew(fresh);
-        for permit in permits.into_iter().flatten() {
-            permit.send(Post::From(p));
+        if let Some(p) = p {
+            (state.p, state.epoch) = (p, self.bus.epoch());
+            for permit in permits.into_iter().flatten() {
+                permit.send(Post::From(p));
+            }
         }
     }
 
@@ -206,7 +221,9 @@ impl Hub {
             Ok::<_, Fault>((user, revs.collect::<HashMap<_, _>>()))
         });
         let members: HashMap<_, _> = memberships.buffer_unordered(LOADS).try_collect().await?;
-        let wanted: HashSet<_> = members.values().flat_map(HashMap::keys).copied().collect();
+        let mut wanted: HashSet<_> = members.values().flat_map(HashMap::keys).copied().collect();
+        // Those too that are held for somebody who is only coming.
+        wanted.extend(self.lock().guilds.keys());
         let loaded = stream::iter(wanted).map(|guild| async move {
             let loaded = async {
                 let pin = self.host(guild).await?;

@@ -132,6 +132,12 @@ impl State {
         self.users.get(&user).map(|devices| devices.values().copied().collect()).unwrap_or_default()
     }
 
+    /// Whether a session of a user is live here. One that is only entering loads for itself.
+    pub(super) fn hears(&self, user: UserId) -> bool {
+        let live = |key: &Key| matches!(self.sessions.get(key).map(|session| &session.stage), Some(Stage::Live(_)));
+        self.users.get(&user).is_some_and(|devices| devices.values().any(live))
+    }
+
     /// Seats a session in its device's place. A session here with a smaller fence is evicted; false if one with a larger
     /// fence has the place.
     pub(super) fn seat(&mut self, key: Key, session: Session) -> bool {
