@@ -64,6 +64,7 @@ Where data lies:
     jwt.secret                signs users' tokens; without it everybody has to log in again
     service.token             lets other services in; whoever has it is the server
   All are for their owner alone. One process works on a folder at a time.
+  With AUTH_SERVICE_URL, DATA_SERVICE_URL and GATEWAY_URL set it keeps nothing: it is the entry in front of the three services.
 
 How it ends:
   0 after SIGTERM or Ctrl-C, within 25 s; 78 if something must be set up differently first, and it says what; 1 otherwise.

@@ -2,6 +2,7 @@
 
 mod cli;
 mod data;
+mod entry;
 mod kept;
 mod page;
 mod server;
@@ -29,9 +30,13 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load()?; // reports every bad setting at once
     telemetry::install(&config.log)?;
+    let services = config.services()?;
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let stop = shutdown::on_signal()?; // first, so that a stop during the start is heard
+            if let Some(services) = services {
+                return entry::serve(&config, services, stop).await;
+            }
             match Server::start(&config, stop).await? {
                 Some(server) => server.serve().await,
                 None => Ok(()),
@@ -39,6 +44,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         _ if config.store == StoreKind::Scylla => {
             let line = "with JISCORD_STORE=scylla accounts are made by POST /api/auth/register, and tables by serving";
+            Err(Refused::because(line).into())
+        }
+        _ if services.is_some() => {
+            let line = "in front of the services (GATEWAY_URL) nothing is stored; accounts are made by POST /api/auth/register";
             Err(Refused::because(line).into())
         }
         Command::Migrate => data::migrate(&config).await,

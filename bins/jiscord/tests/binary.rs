@@ -190,6 +190,7 @@ fn what_must_be_set_up_differently_is_said_in_a_line_each() {
             &["JISCORD_SERVICE_TOKEN must", "mean JISCORD_HEARTBEAT_MS?"],
         ),
         (&[("JISCORD_DATA_DIR", file)], &["set JISCORD_DATA_DIR to a folder that this user may write"]),
+        (&[("GATEWAY_URL", "http://gateway:3002")], &["AUTH_SERVICE_URL and DATA_SERVICE_URL not set"]),
         (&[("JISCORD_LISTEN", "192.0.2.1")], &["set PORT and JISCORD_LISTEN"]),
         (&[("JISCORD_LISTEN", "0.0.0.0"), ("JISCORD_TRUST_USER_HEADER", "true")], &["JISCORD_TRUST_USER_HEADER=everywhere"]),
     ] {

@@ -70,6 +70,9 @@ settings! {
     data_service_url: Option<String> = "DATA_SERVICE_URL", "", Optional(ServiceAddress);
     /// Where auth-service is. Without it: http://127.0.0.1:3003.
     auth_service_url: Option<String> = "AUTH_SERVICE_URL", "", Optional(ServiceAddress);
+    /// Where the gateway is, for `jiscord` alone: with this and the two above set it stores nothing and is the entry in front of
+    /// the three.
+    gateway_url: Option<String> = "GATEWAY_URL", "", Optional(ServiceAddress);
     /// How often a client is to send HEARTBEAT, in milliseconds; silent for 1.5 times as long, it is closed.
     heartbeat: Duration = "JISCORD_HEARTBEAT_MS", "45000", Millis(100..=600_000);
     /// Front proxies that are believed about a client's address (X-Forwarded-For).
@@ -168,6 +171,33 @@ impl Config {
         self.auth_service_url.as_deref().unwrap_or("http://127.0.0.1:3003")
     }
 
+    /// The three services that the all-in-one is to stand in front of; `None`: it is to be all of them itself. Refused where
+    /// some are set and others are not, and where one is not plain HTTP, which is all that it speaks to them.
+    pub fn services(&self) -> Result<Option<Services>, Refused> {
+        let urls = [
+            ("AUTH_SERVICE_URL", &self.auth_service_url),
+            ("DATA_SERVICE_URL", &self.data_service_url),
+            ("GATEWAY_URL", &self.gateway_url),
+        ];
+        if let Some((name, _)) = urls.iter().find(|(_, url)| url.as_ref().is_some_and(|url| !url.starts_with("http://"))) {
+            return Err(Refused::because(format!(
+                "{name} must begin with http:// where jiscord stands in front of the services"
+            )));
+        }
+        match urls.map(|(_, url)| url.clone()) {
+            [None, None, None] => Ok(None),
+            [Some(auth), Some(data), Some(gateway)] => Ok(Some(Services { auth, data, gateway })),
+            _ => {
+                let missing: Vec<_> = urls.iter().filter(|(_, url)| url.is_none()).map(|(name, _)| *name).collect();
+                let missing = missing.join(" and ");
+                Err(Refused::because(format!(
+                    "{missing} not set; jiscord stands in front of three services or of none: set AUTH_SERVICE_URL, \
+                     DATA_SERVICE_URL and GATEWAY_URL, or unset them"
+                )))
+            }
+        }
+    }
+
     fn contradictions(&self) -> Option<String> {
         (self.trust_user_header == TrustUserHeader::Loopback && !self.listen.is_loopback()).then(|| {
             format!(
@@ -177,6 +207,17 @@ impl Config {
             )
         })
     }
+}
+
+/// Where the three services are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Services {
+    /// auth-service.
+    pub auth: String,
+    /// data-service.
+    pub data: String,
+    /// The gateway.
+    pub gateway: String,
 }
 
 /// Whether callers without credentials are believed about who they are.
@@ -649,6 +690,24 @@ mod tests {
         let beyond = [("JISCORD_LISTEN", "0.0.0.0"), ("JISCORD_TRUST_USER_HEADER", "true")];
         assert!(read(&beyond).unwrap_err()[0].contains("JISCORD_TRUST_USER_HEADER=everywhere"));
         assert!(read(&[beyond[0], ("JISCORD_TRUST_USER_HEADER", "everywhere")]).is_ok());
+    }
+
+    #[test]
+    fn the_entry_stands_in_front_of_three_services_or_none() {
+        let [auth, data, gateway] = ["auth", "data", "gateway"].map(|name| format!("http://{name}"));
+        let urls = [("AUTH_SERVICE_URL", &*auth), ("DATA_SERVICE_URL", &*data), ("GATEWAY_URL", &*gateway)];
+        assert_eq!(read(&[]).unwrap().services().unwrap(), None);
+        for left_out in 0..3 {
+            let some: Vec<_> = (0..3).filter(|n| *n != left_out).map(|n| urls[n]).collect();
+            let Refused(lines) = read(&some).unwrap().services().unwrap_err();
+            assert_eq!(lines.len(), 1);
+            assert!(lines[0].starts_with(&format!("{} not set; ", urls[left_out].0)), "{lines:?}");
+        }
+        let Refused(lines) = read(&urls[..1]).unwrap().services().unwrap_err();
+        assert!(lines[0].starts_with("DATA_SERVICE_URL and GATEWAY_URL not set"), "{lines:?}");
+        let Refused(lines) = read(&[urls[0], urls[1], ("GATEWAY_URL", "https://gateway")]).unwrap().services().unwrap_err();
+        assert!(lines[0].starts_with("GATEWAY_URL must begin with http://"), "{lines:?}");
+        assert_eq!(read(&urls).unwrap().services().unwrap(), Some(Services { auth, data, gateway }));
     }
 
     #[test]

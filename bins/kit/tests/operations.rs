@@ -54,14 +54,25 @@ fn environments() -> Vec<(String, Vec<(String, String)>)> {
 fn compose_sets_what_there_is_to_set() {
     let known: BTreeSet<_> = config::table().into_iter().map(|setting| setting.name.to_owned()).collect();
     let services = environments();
-    assert_eq!(services.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["data-service", "auth-service", "gateway"]);
+    assert_eq!(
+        services.iter().map(|(name, _)| &**name).collect::<Vec<_>>(),
+        ["data-service", "auth-service", "gateway", "jiscord"]
+    );
     for (service, settings) in services {
         for (name, _) in &settings {
             assert!(known.contains(name), "{service} sets {name}, which is no setting");
         }
         let config = Config::read(settings.iter().map(|(name, value)| (name.into(), value.into()))).unwrap();
-        assert!(config.service_token.is_some() && config.listen.is_unspecified(), "{service}");
-        assert_eq!(config.jwt_secret.is_some(), service != "gateway", "{service}");
+        let entry = service == "jiscord";
+        assert!(config.listen.is_unspecified(), "{service}");
+        assert_eq!(config.service_token.is_some(), !entry, "{service}");
+        assert_eq!(config.jwt_secret.is_some(), !entry && service != "gateway", "{service}");
+        // The entry says who asks, and the three believe it.
+        let address = compose()["services"]["jiscord"]["networks"]["default"]["ipv4_address"].as_str().unwrap().parse().unwrap();
+        assert_eq!(config.trusted_proxies.trusts(address), !entry, "{service}");
+        if entry {
+            assert_eq!(config.services().unwrap().unwrap().gateway, "http://gateway:3002");
+        }
         assert_eq!((config.data_service(), config.auth_service()), ("http://data-service:3001", "http://auth-service:3003"));
     }
 }
@@ -74,6 +85,7 @@ fn compose_has_all_that_services_need() {
         ("data-service", Some("3001")),
         ("auth-service", Some("3003")),
         ("gateway", Some("3002")),
+        ("jiscord", Some("3000")),
         ("scylla", None),
         ("redis", None),
     ] {
