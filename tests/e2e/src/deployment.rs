@@ -110,6 +110,14 @@ impl Deployment {
         (processes, beneath, folder)
     }
 
+    /// `jiscord` in front of the three services and the first gateway.
+    pub async fn entry(&self) -> Process {
+        let [data, auth, gateway] = [0, 1, 2].map(|at| self.processes[at].url().to_owned());
+        let settings = [("DATA_SERVICE_URL", data), ("AUTH_SERVICE_URL", auth), ("GATEWAY_URL", gateway)];
+        let settings = settings.map(|(name, url)| (name.to_owned(), url)).to_vec();
+        Process::start("jiscord", 1, self.folder.path(), settings).await
+    }
+
     /// Where auth-service is.
     pub fn auth(&self) -> String {
         match &self.processes[..] {

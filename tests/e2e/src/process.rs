@@ -127,7 +127,8 @@ pub fn plain(name: &'static str) -> Command {
     let mut command = Command::new(program(name));
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
-        let services = name.ends_with("_SERVICE_URL") || name == "REDIS_URL" || name.starts_with("SCYLLA_");
+        let services =
+            name.ends_with("_SERVICE_URL") || name == "GATEWAY_URL" || name == "REDIS_URL" || name.starts_with("SCYLLA_");
         if services || name.starts_with("JISCORD_") || name.starts_with("JWT_SECRET") || name == "PORT" {
             command.env_remove(&*name);
         }

@@ -3,6 +3,7 @@
 
 mod away;
 mod crash;
+mod entry;
 mod gateways;
 mod refusals;
 mod seed;
