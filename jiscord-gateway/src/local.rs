@@ -17,7 +17,7 @@ const PAGE: usize = 1_000;
 /// How many passing events wait for the reader; more are dropped.
 const PASSING: usize = 1_024;
 
-/// Tails an [`EventLog`]. Since the log is written with the rows, a killed process loses no event: clients catch up from it.
+/// Tails an [`EventLog`]. Since the log is written with the rows, a killed process loses no event.
 pub struct LocalBus {
     log: Arc<dyn EventLog>,
     start: Position,
