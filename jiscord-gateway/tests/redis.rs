@@ -18,7 +18,7 @@ use jiscord_core::{
 use jiscord_gateway::{
     bus::{Bus, Heard},
     claims::{Claim, Claims, Eviction},
-    redis::{Error, Redis, RedisBus, RedisClaims, RedisMarks, RedisPublisher},
+    redis::{Error, Redis, RedisBus, RedisClaims, RedisClock, RedisMarks, RedisPublisher},
 };
 use redis::{AsyncCommands, AsyncConnectionConfig, PushKind, aio::MultiplexedConnection};
 use redis_server::{Server, server, server_with};
@@ -680,4 +680,29 @@ async fn marks_grow_and_belong_to_one_log() {
     // A relay that does not know of it yet marks nothing.
     other.mark(&first.epoch, &done(&[(0, 4_000)])).await.unwrap_or_default();
     assert!(marks.marks().await.unwrap().done.is_empty());
+}
+
+/// A clock that is off by so many microseconds.
+struct Off(i64);
+
+impl Clock for Off {
+    fn now_micros(&self) -> u64 {
+        SystemClock.now_micros().saturating_add_signed(self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_clock_is_compared_with_redis() {
+    const HOUR: i64 = 3_600_000_000;
+    let mut server = redis!();
+    let clock = RedisClock::new(&at(&server));
+    assert_eq!(soon(clock.ahead(&Off(0))).await.unwrap(), 0, "an answer within another second is no difference");
+    for off in [HOUR, -HOUR] {
+        // However long the answer took, it explains no hour.
+        let ahead = soon(clock.ahead(&Off(off))).await.unwrap();
+        assert_eq!(ahead.signum(), off.signum());
+        assert!((HOUR - 60_000_000..=HOUR).contains(&ahead.abs()), "{ahead}");
+    }
+    server.kill();
+    assert_eq!(soon(clock.ahead(&Off(HOUR))).await.unwrap_err().code, Code::UNAVAILABLE);
 }

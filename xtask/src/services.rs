@@ -22,7 +22,7 @@ use crate::{
     test::Workspace,
 };
 
-/// Packages and their programs, in the order in which they need each other, with the seed's ports.
+/// Packages and their programs, in the order in which they need each other, with the ports that are theirs.
 const SERVICES: [(&str, &str, u16); 3] = [
     ("jiscord-data-service", "data-service", 3001),
     ("jiscord-auth-service", "auth-service", 3003),

@@ -13,7 +13,7 @@ use jiscord_bin_kit::{Config, Edge, Refused, edge, service};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
-/// The seed's port.
+/// Its port if none is set.
 const PORT: u16 = 3003;
 
 fn main() -> ExitCode {

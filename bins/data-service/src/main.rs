@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use axum::{Router, middleware::map_response};
+use axum::Router;
 use jiscord_api::{chat::Chat, http::data};
 use jiscord_bin_kit::{
     Config, Edge, edge,
@@ -13,7 +13,7 @@ use jiscord_gateway::redis::RedisPublisher;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// The seed's port.
+/// Its port if none is set.
 const PORT: u16 = 3001;
 
 fn main() -> ExitCode {
@@ -28,7 +28,13 @@ async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let redis = shared::redis(&config)?;
     let publisher = Arc::new(RedisPublisher::start(&redis).await.map_err(shared::unfit)?);
     let edge = Edge::bind(config.address(PORT), config.trusted_proxies.clone(), edge::Limits::of(&config)).await?;
-    let Some(database) = shared::database(&config, &stop).await? else { return Ok(()) };
+    let address = edge.address()?;
+    let (front, routes) = service::opening();
+    let serving = tokio::spawn(edge.serve(front, stop.clone()));
+    let Some(database) = shared::database(&config, &redis, &stop).await? else {
+        serving.await?;
+        return Ok(());
+    };
 
     let settings = service::http_settings(&config, service_token)?;
     let store = database.store(Elsewhere::new(database.clone(), publisher.connected()));
@@ -42,15 +48,12 @@ async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
             async move { chat.ready().await }
         }
     };
-    let router = Router::new()
-        .merge(service::health(stop.clone(), ready))
-        .fallback_service(data::router(chat, settings))
-        .layer(map_response(service::guard));
-
+    let router = Router::new().merge(service::health(stop.clone(), ready)).fallback_service(data::router(chat, settings));
     let relaying = shared::relay(&redis, database.clone(), stop.clone()).await?;
+    let _ = routes.set(router);
 
-    service::announce("data-service", edge.address()?);
-    edge.serve(router, stop).await;
+    service::announce("data-service", address);
+    serving.await?;
     let _ = relaying.await;
     let end = async {
         shared::last_events(&*publisher, LAST_WRITES / 2).await;

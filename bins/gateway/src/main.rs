@@ -20,7 +20,7 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The seed's port.
+/// Its port if none is set.
 const PORT: u16 = 3002;
 
 fn main() -> ExitCode {

@@ -50,7 +50,7 @@ impl Joined {
         let (jwt_secret, service_token) = config.shared_secrets()?;
         let redis = shared::redis(config)?;
         let bus = RedisBus::start(&redis).await.map_err(shared::unfit)?;
-        let Some(database) = shared::database(config, stop).await? else { return Ok(None) };
+        let Some(database) = shared::database(config, &redis, stop).await? else { return Ok(None) };
         // As data-service does, for as long as this runs.
         shared::relay(&redis, database.clone(), stop.clone()).await?;
         Ok(Some(Self {

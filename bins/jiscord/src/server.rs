@@ -3,7 +3,7 @@
 use std::{io::Write, sync::Arc};
 
 use anyhow::Context;
-use axum::{Router, middleware::map_response};
+use axum::Router;
 use jiscord_api::{
     accounts::Accounts,
     chat::Chat,
@@ -17,7 +17,7 @@ use jiscord_bin_kit::{
     service::{self, GOODBYE, LAST_WRITES},
 };
 use jiscord_gateway::Gateway;
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,10 +28,9 @@ use crate::{
 /// The all-in-one's port if none is set.
 const PORT: u16 = 3000;
 
-/// A server that listens, but does not answer yet.
+/// A server that answers.
 pub(crate) struct Server {
-    edge: Edge,
-    router: Router,
+    serving: JoinHandle<()>,
     gateway: Gateway,
     kept: Kept,
     stop: CancellationToken,
@@ -40,16 +39,21 @@ pub(crate) struct Server {
 impl Server {
     /// Opens the store and the port, and joins the parts. `None`: it was told to stop before it had them.
     pub(crate) async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<Option<Self>> {
+        let edge = Edge::bind(config.address(PORT), config.trusted_proxies.clone(), edge::Limits::of(config)).await?;
+        let url = format!("http://{}", service::reachable(edge.address()?));
+        let (front, routes) = service::opening();
+        let serving = tokio::spawn(edge.serve(front, stop.clone()));
         let joined = match config.store {
             StoreKind::Sqlite => Joined::in_folder(config).await?,
             StoreKind::Scylla => match Joined::on_services(config, &stop).await? {
                 Some(joined) => joined,
-                None => return Ok(None),
+                None => {
+                    serving.await?;
+                    return Ok(None);
+                }
             },
         };
         let Joined { kept, store, bus, claims, jwt_secret, service_token } = joined;
-        let edge = Edge::bind(config.address(PORT), config.trusted_proxies.clone(), edge::Limits::of(config)).await?;
-        let url = format!("http://{}", service::reachable(edge.address()?));
 
         let tokens = Arc::new(service::tokens(&jwt_secret)?);
         let settings = service::http_settings(config, &service_token)?;
@@ -73,12 +77,12 @@ impl Server {
             .nest("/api/auth", auth::router(accounts, settings.clone()))
             .nest("/api/data", http::data::router(chat, settings))
             .route_service("/ws", gateway.service())
-            .fallback(service::nothing_here)
-            .layer(map_response(service::guard));
+            .fallback(service::nothing_here);
+        let _ = routes.set(router);
 
         // The one line on standard output that programs read; everything else is log.
         let _ = writeln!(std::io::stdout(), "Jiscord is at {url}\nIts data lies in {}", kept.place(config)?);
-        Ok(Some(Self { edge, router, gateway, kept, stop }))
+        Ok(Some(Self { serving, gateway, kept, stop }))
     }
 
     /// Serves until the stop, then ends within 25 s: no new sockets, clients told to come back, writes under way finished.
@@ -87,7 +91,8 @@ impl Server {
             self.stop.cancelled().await;
             self.gateway.shutdown(GOODBYE).await;
         };
-        tokio::join!(self.edge.serve(self.router, self.stop.clone()), goodbye);
+        let (served, ()) = tokio::join!(self.serving, goodbye);
+        served?;
         timeout(LAST_WRITES, self.kept.close()).await.context("writes under way did not end in time")?;
         tracing::info!("stopped");
         Ok(())

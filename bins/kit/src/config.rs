@@ -45,7 +45,7 @@ macro_rules! settings {
 
 settings! {
     /// The port to listen on; 0: any free one.
-    /// Without it the seed's: jiscord 3000, data-service 3001, gateway 3002, auth-service 3003.
+    /// Without it: jiscord 3000, data-service 3001, gateway 3002, auth-service 3003.
     port: Option<u16> = "PORT", "", Optional(Number(0..=65_535));
     /// The address to listen on. 0.0.0.0 listens on all, for containers and machines behind a firewall.
     listen: IpAddr = "JISCORD_LISTEN", "127.0.0.1", Address;
@@ -64,6 +64,10 @@ settings! {
     scylla_local_dc: Option<String> = "SCYLLA_LOCAL_DC", "", Optional(Word(48));
     /// The keyspace. It is created if it is not there, with three replicas or as many as there are nodes.
     scylla_keyspace: String = "SCYLLA_KEYSPACE", "jiscord", Word(48);
+    /// The user of the database. Meant where SCYLLA_PASSWORD is set.
+    scylla_user: String = "SCYLLA_USER", "cassandra", Word(128);
+    /// The password of the database's user. Without one nobody logs in there.
+    scylla_password: Option<SecretString> = "SCYLLA_PASSWORD", "", Optional(Password);
     /// Redis 6.2 or newer with maxmemory-policy noeviction. It may have a password in it, so it is never printed.
     redis_url: SecretString = "REDIS_URL", "redis://127.0.0.1:6379", RedisAddress;
     /// Where data-service is. Without it: http://127.0.0.1:3001.
@@ -440,6 +444,7 @@ impl<F: fmt::Display> fmt::Display for Optional<F> {
 
 impl<F: Form> Form for Optional<F> {
     type Value = Option<F::Value>;
+    const SECRET: bool = F::SECRET;
 
     fn read(&self, text: &str) -> Option<Option<F::Value>> {
         if text.is_empty() { Some(None) } else { self.0.read(text).map(Some) }
@@ -507,6 +512,8 @@ forms! {
     /// Where Redis is. What it says may be a password.
     RedisAddress(text) -> SecretString, "an address such as redis://localhost:6379 or redis://user:password@host:6379/0",
         redis_address(text), secret;
+    /// A password that somebody else made.
+    Password(text) -> SecretString, "a text of at most 1024 bytes", (text.len() <= 1024).then(|| text.into()), secret;
     /// A log filter.
     Filter(text) -> String, "a log filter, such as info or info,jiscord_gateway=debug",
         EnvFilter::try_new(text).is_ok().then(|| text.to_owned());

@@ -5,13 +5,16 @@ use std::{
     io::Write,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use axum::{
     Json, Router,
+    extract::Request,
     http::{HeaderName, HeaderValue, header},
-    response::Response,
+    middleware::map_response,
+    response::{IntoResponse, Response},
     routing::get,
 };
 use jiscord_api::{
@@ -24,6 +27,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use crate::{
     config::{self, Config, TrustUserHeader},
@@ -99,6 +103,25 @@ where
         .route("/health/ready", ready)
         .route("/health/live", get(move || async move { ok() }))
         .method_not_allowed_fallback(|| async { refusal(Fault::new(Code::METHOD_NOT_ALLOWED, "this path has no such method")) })
+}
+
+/// What a server answers before it has what it needs: that it runs, and to try again. Give it its routes by [`OnceLock::set`].
+pub fn opening() -> (Router, Arc<OnceLock<Router>>) {
+    let routes = Arc::new(OnceLock::<Router>::new());
+    let front = {
+        let routes = routes.clone();
+        move |request: Request| async move {
+            let Some(routes) = routes.get() else {
+                if request.uri().path() == "/health/live" {
+                    return Json(json!({ "status": "ok" })).into_response();
+                }
+                let fault = Fault::new(Code::UNAVAILABLE, "this server waits for what it needs");
+                return refusal(fault.retry_after(Duration::from_secs(1)));
+            };
+            routes.clone().oneshot(request).await.into_response()
+        }
+    };
+    (Router::new().fallback(front).layer(map_response(guard)), routes)
 }
 
 /// What is answered where there is nothing.

@@ -8,9 +8,10 @@ use jiscord_core::{
     Code, Event, Fault, Position,
     event::{EventLog, Logged, Publish},
     fault,
+    time::Clock,
 };
-use jiscord_gateway::redis::{Error, Redis, RedisMarks, RedisPublisher};
-use jiscord_store::scylla::{OpenError, Options, ScyllaStore};
+use jiscord_gateway::redis::{Error, Redis, RedisClock, RedisMarks, RedisPublisher};
+use jiscord_store::scylla::{ClockCheck, OpenError, Options, ScyllaStore};
 use secrecy::ExposeSecret;
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -33,9 +34,33 @@ pub fn unfit(error: Error) -> Refused {
     Refused::because(format!("REDIS_URL: {error}"))
 }
 
+/// By how many microseconds this machine's clock may differ from that of Redis.
+const APART: i64 = 1_000_000;
+
+/// Compares this machine's clock with that of Redis. Ids carry their time, and an id from a wrong clock would stand at the wrong
+/// place in a channel for ever.
+struct SharedClock(RedisClock);
+
+#[async_trait]
+impl ClockCheck for SharedClock {
+    async fn check(&self, clock: &dyn Clock) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        // While Redis is away nothing speaks against this clock.
+        let ahead = self.0.ahead(clock).await.unwrap_or(0);
+        if ahead.abs() <= APART {
+            return Ok(());
+        }
+        let (seconds, where_to) = (ahead.unsigned_abs() / 1_000_000, if ahead > 0 { "ahead of" } else { "behind" });
+        Err(format!("this machine's clock is {seconds} s {where_to} that of Redis; let both keep time by NTP").into())
+    }
+}
+
 /// Opens the configured database. One that is away is waited for until `stop`, which is `None`: databases take long to start.
-pub async fn database(config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Arc<ScyllaStore>>> {
-    let mut options = Options::new(&config.scylla_contact_points, &config.scylla_keyspace);
+pub async fn database(config: &Config, redis: &Redis, stop: &CancellationToken) -> anyhow::Result<Option<Arc<ScyllaStore>>> {
+    let mut options = Options::new(&config.scylla_contact_points, &config.scylla_keyspace)
+        .clock_check(Arc::new(SharedClock(RedisClock::new(redis))));
+    if let Some(password) = &config.scylla_password {
+        options = options.credentials(&config.scylla_user, password.expose_secret());
+    }
     if let Some(dc) = &config.scylla_local_dc {
         options = options.local_dc(dc);
     }
@@ -48,12 +73,12 @@ pub async fn database(config: &Config, stop: &CancellationToken) -> anyhow::Resu
             Err(error) => error,
         };
         let mend = match &error {
-            OpenError::Unreachable { .. } | OpenError::Cql { .. } => {
+            OpenError::Unreachable { .. } | OpenError::Cql { .. } | OpenError::Clock(_) => {
                 let because = std::error::Error::source(&error).map(ToString::to_string);
                 if std::mem::replace(&mut waiting, true) {
                     tracing::debug!(%error, because, "the database cannot be used yet");
                 } else {
-                    tracing::warn!(%error, because, "the database cannot be used yet; trying again (SCYLLA_CONTACT_POINTS)");
+                    tracing::warn!(%error, because, "the database cannot be used yet; trying again");
                 }
                 if stop.run_until_cancelled(sleep(AGAIN)).await.is_none() {
                     return Ok(None);

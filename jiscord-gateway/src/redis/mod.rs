@@ -4,6 +4,7 @@
 //! - [`RedisBus`] is that and hears the topics that a gateway joins.
 //! - [`RedisClaims`] keeps one session a device across gateways.
 //! - [`RedisMarks`] keeps how far relays are.
+//! - [`RedisClock`] tells the time that all of them share.
 //!
 //! A topic is a Redis channel of the same name, and what is published there is
 //! `<p> <position of the topic's event before> <OP> <channel id or -> <frame>`, with zeros for what does not last. The plain
@@ -15,6 +16,7 @@
 mod asker;
 mod bus;
 mod claims;
+mod clock;
 mod link;
 mod marks;
 mod payload;
@@ -24,6 +26,7 @@ mod scripts;
 pub use self::{
     bus::RedisBus,
     claims::RedisClaims,
+    clock::RedisClock,
     link::{Error, Redis, Result},
     marks::RedisMarks,
     publisher::RedisPublisher,

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use jiscord_core::{
     id::{Snowflake, Worker},
     mint::{IdSource, Minter},
@@ -18,14 +19,23 @@ use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use super::db::{Db, Lwt};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Source};
 
 /// How long a number is ours after a renewal.
 pub(super) const TTL: Duration = Duration::from_secs(60);
 
+/// Compares a clock with one that all processes know, such as that of a server they share. Ids carry their time, and no
+/// number is taken or kept by a clock that is wrong.
+#[async_trait]
+pub trait ClockCheck: Send + Sync {
+    /// The error says how wrong the clock is, and what to do. Where nothing is known there is none.
+    async fn check(&self, clock: &dyn Clock) -> Result<(), Source>;
+}
+
 pub(super) struct Lease {
     db: Arc<Db>,
     clock: Arc<dyn Clock>,
+    check: Option<Arc<dyn ClockCheck>>,
     ttl: Duration,
     owner: Uuid,
     state: Mutex<State>,
@@ -43,10 +53,15 @@ struct State {
 
 impl Lease {
     /// Takes a number. [`Error::Busy`] if all are taken.
-    pub(super) async fn take(db: Arc<Db>, clock: Arc<dyn Clock>, ttl: Duration) -> Result<Arc<Self>> {
+    pub(super) async fn take(
+        db: Arc<Db>,
+        clock: Arc<dyn Clock>,
+        check: Option<Arc<dyn ClockCheck>>,
+        ttl: Duration,
+    ) -> Result<Arc<Self>> {
         let minter = Minter::new(clock.clone(), Worker::default(), 0);
         let state = State { worker: Worker::default(), minter, until: Instant::now(), reserved_ms: 0 };
-        let lease = Self { db, clock, ttl, owner: Uuid::new_v4(), state: Mutex::new(state), hurry: Notify::new() };
+        let lease = Self { db, clock, check, ttl, owner: Uuid::new_v4(), state: Mutex::new(state), hurry: Notify::new() };
         lease.take_any().await?;
         Ok(Arc::new(lease))
     }
@@ -83,7 +98,11 @@ impl Lease {
             // Either way it is renewed.
             let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
             let worker = self.state().worker;
-            let kept = match self.renew(worker).await {
+            let renewed = match self.check_clock().await {
+                Ok(()) => self.renew(worker).await,
+                Err(error) => Err(error),
+            };
+            let kept = match renewed {
                 Ok(Lwt::Applied) => Ok(()),
                 // Ours no longer: it expired.
                 Ok(Lwt::Not) => {
@@ -96,7 +115,8 @@ impl Lease {
             wait = match kept {
                 Ok(()) => self.ttl / 6,
                 Err(error) => {
-                    tracing::warn!(worker = worker.get(), %error, "worker number not renewed");
+                    let because = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(worker = worker.get(), %error, because, "worker number not renewed");
                     self.ttl / 60
                 }
             };
@@ -116,8 +136,16 @@ impl Lease {
         self.db.lwt_of_two((release, (worker, self.owner)), (used, (millis(used_ms), worker))).await.map(drop)
     }
 
+    async fn check_clock(&self) -> Result<()> {
+        match &self.check {
+            Some(check) => check.check(&*self.clock).await.map_err(Error::Unavailable),
+            None => Ok(()),
+        }
+    }
+
     /// Takes the first free number from a random one on.
     async fn take_any(&self) -> Result<()> {
+        self.check_clock().await?;
         let first = Uuid::new_v4().as_u64_pair().1 as u16;
         for n in 0..=Worker::MAX {
             let Some(worker) = Worker::new(first.wrapping_add(n) & Worker::MAX) else { continue };

@@ -55,6 +55,7 @@ use scylla::{
 use tokio::{sync::Mutex as AsyncMutex, task::JoinHandle};
 use uuid::Uuid;
 
+pub use self::lease::ClockCheck;
 use self::{
     coalesce::{FirstPages, Users},
     db::Db,
@@ -138,6 +139,9 @@ pub enum OpenError {
     /// All 1,024 worker numbers are leased. Those of processes that ended by a crash are free after a minute.
     #[error("all worker numbers are in use")]
     NoWorker,
+    /// [`Options::clock_check`] found it wrong. Set it.
+    #[error("the clock is wrong")]
+    Clock(#[source] Source),
     /// The database failed, or will not do it.
     #[error("{what} failed")]
     Cql {
@@ -160,6 +164,7 @@ pub struct Options {
     acknowledge: Duration,
     lease: Duration,
     clock: Arc<dyn Clock>,
+    check: Option<Arc<dyn ClockCheck>>,
 }
 
 /// How long another process's migration is waited for.
@@ -178,6 +183,7 @@ impl Options {
             acknowledge: Duration::from_secs(60),
             lease: lease::TTL,
             clock: Arc::new(SystemClock),
+            check: None,
         }
     }
 
@@ -229,6 +235,13 @@ impl Options {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// What the clock is compared with whenever the worker number is taken or renewed. Default: nothing.
+    #[must_use]
+    pub fn clock_check(mut self, check: Arc<dyn ClockCheck>) -> Self {
+        self.check = Some(check);
         self
     }
 
@@ -362,7 +375,11 @@ impl ScyllaStore {
         let (session, _) = options.connect().await?;
         let prepared = Db::new(session).await;
         let db = Arc::new(prepared.map_err(|error| OpenError::Cql { what: "preparing", source: error.into() })?);
-        let lease = Lease::take(db.clone(), options.clock.clone(), options.lease).await.map_err(|error| match error {
+        if let Some(check) = &options.check {
+            check.check(&*options.clock).await.map_err(OpenError::Clock)?;
+        }
+        let lease = Lease::take(db.clone(), options.clock.clone(), options.check, options.lease);
+        let lease = lease.await.map_err(|error| match error {
             Error::Busy => OpenError::NoWorker,
             error => OpenError::Cql { what: "leasing a worker number", source: error.into() },
         })?;

@@ -2,9 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::Command,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -24,54 +21,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{channel, cql, journal, message, tell, user};
+use crate::{channel, cql, journal, message, node::Node, tell, user};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A Cassandra that acknowledges only what is on the disk.
-struct Node {
-    data: PathBuf,
-    ports: [String; 2],
-}
-
-impl Node {
-    fn new() -> Self {
-        // Held together, so that they are two.
-        let [cql, storage] = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = [cql, storage].map(|listener| listener.local_addr().unwrap().port().to_string());
-        Self { data: Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cassandra-{}", ports[0])), ports }
-    }
-
-    fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.ports[0])
-    }
-
-    fn run(&self, what: &str) {
-        let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/cassandra-dev/cassandra-dev"))
-            .arg(what)
-            .env("CASSANDRA_DEV_DATA", &self.data)
-            .env("CASSANDRA_DEV_PORT", &self.ports[0])
-            .env("CASSANDRA_DEV_STORAGE_PORT", &self.ports[1])
-            .env("CASSANDRA_DEV_SYNC", "batch")
-            .env("CASSANDRA_DEV_HEAP", "512m")
-            .env("CASSANDRA_DEV_FOR", std::process::id().to_string())
-            .status()
-            .unwrap();
-        assert!(status.success(), "cassandra-dev {what}: {status}");
-    }
-
-    fn kill(&self) {
-        let pid = std::fs::read_to_string(self.data.join("cassandra.pid")).unwrap();
-        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.run("stop");
-        let _ = std::fs::remove_dir_all(&self.data);
-    }
-}
 
 fn with_nonce(channel: ChannelId, author_id: UserId, nonce: &str) -> NewMessage {
     NewMessage { author_id, nonce: Some(Nonce::new(nonce).unwrap()), ..message(channel, nonce) }

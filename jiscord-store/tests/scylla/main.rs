@@ -5,16 +5,21 @@
 mod cql;
 mod killed;
 mod migrations;
+mod node;
 mod proxy;
 mod told;
 mod trouble;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
+use async_trait::async_trait;
 use cql::{Backwards, Keyspace, Off};
 use futures_util::future::join_all;
 use jiscord_core::{
@@ -27,8 +32,9 @@ use jiscord_core::{
     time::{Clock, SystemClock},
 };
 use jiscord_store::{
-    Error, Guilds, Members, Messages, NewGuild, NewMessage, NewUser, Removed, Tell, Users, conformance, memory::MemoryStore,
-    scylla::ScyllaStore,
+    Error, Guilds, Members, Messages, NewGuild, NewMessage, NewUser, Removed, Tell, Users, conformance,
+    memory::MemoryStore,
+    scylla::{ClockCheck, OpenError, ScyllaStore},
 };
 use uuid::Uuid;
 
@@ -384,6 +390,45 @@ async fn a_lost_number_is_replaced() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), replaced).await.expect("another number");
+    Messages::create(&*store, message(channel(), "hi"), tell()).await.unwrap();
+    keyspace.drop().await;
+}
+
+/// Says what it was told to say of a clock.
+struct Wrong(AtomicBool);
+
+#[async_trait]
+impl ClockCheck for Wrong {
+    async fn check(&self, _: &dyn Clock) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.0.load(SeqCst) { Err("it is an hour ahead".into()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_clock_gets_no_number_and_keeps_none() {
+    let keyspace = keyspace!("a wrong clock");
+    let check = Arc::new(Wrong(AtomicBool::new(true)));
+    let options = keyspace.options().clock_check(check.clone()).lease(Duration::from_secs(6));
+    let refused = ScyllaStore::open(options.clone()).await.unwrap_err();
+    assert!(matches!(&refused, OpenError::Clock(why) if why.to_string() == "it is an hour ahead"), "{refused:?}");
+
+    check.0.store(false, SeqCst);
+    let store = ScyllaStore::open(options).await.unwrap();
+    store.check().await.unwrap();
+    check.0.store(true, SeqCst);
+    let becomes = async |ready: bool| {
+        let until = async {
+            while store.check().await.is_ok() != ready {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), until).await.expect("it is noticed");
+    };
+    becomes(false).await;
+    let refused = Messages::create(&*store, message(channel(), "hi"), tell()).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    check.0.store(false, SeqCst);
+    becomes(true).await;
     Messages::create(&*store, message(channel(), "hi"), tell()).await.unwrap();
     keyspace.drop().await;
 }

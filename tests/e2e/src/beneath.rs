@@ -48,15 +48,23 @@ pub struct Beneath {
     redis_port: u16,
     folder: TempDir,
     keyspace: String,
+    /// Other tests may use the keyspace afterwards.
+    shared: bool,
     wire: Wire,
 }
 
 impl Beneath {
     pub(crate) async fn start() -> Self {
-        let database = env::var(CQL).unwrap_or_else(|_| {
+        Self::on(None).await
+    }
+
+    /// On that database, or on the one that all tests share.
+    pub(crate) async fn on(own: Option<String>) -> Self {
+        let shared = own.is_none();
+        let database = own.or_else(|| env::var(CQL).ok()).unwrap_or_else(|| {
             panic!("{CQL}=host:port of a ScyllaDB or Cassandra is not set; ./x test starts one and sets it");
         });
-        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let free = shared.then(|| FREE.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
         let keyspace = match free {
             Some(used) => {
                 empty(&database, &used).await;
@@ -69,6 +77,7 @@ impl Beneath {
             redis_port: free_port(),
             folder: tempfile::tempdir().unwrap(),
             keyspace,
+            shared,
             wire: Wire::lay(database.parse().unwrap()).await,
         };
         beneath.start_redis();
@@ -167,7 +176,7 @@ impl Drop for Beneath {
     fn drop(&mut self) {
         self.stop_redis();
         // After a failure somebody may want to look into it.
-        if !thread::panicking() {
+        if self.shared && !thread::panicking() {
             FREE.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.keyspace));
         }
     }

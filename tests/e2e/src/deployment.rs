@@ -65,17 +65,21 @@ impl Deployment {
 
     /// The three services, and a second gateway.
     pub async fn services(settings: &[(&str, &str)]) -> Self {
-        Self::services_at(settings, false).await
+        Self::services_at(settings, false, Beneath::start().await).await
     }
 
     /// The same, each of the three on the port that is its own if nobody says otherwise, and looking for the others there.
     pub async fn services_by_default(settings: &[(&str, &str)]) -> Self {
-        Self::services_at(settings, true).await
+        Self::services_at(settings, true, Beneath::start().await).await
     }
 
-    async fn services_at(settings: &[(&str, &str)], by_default: bool) -> Self {
+    /// The three services and a second gateway on this database, `host:port`, rather than on the one that all tests share.
+    pub async fn services_on(database: &str, settings: &[(&str, &str)]) -> Self {
+        Self::services_at(settings, false, Beneath::on(Some(database.to_owned())).await).await
+    }
+
+    async fn services_at(settings: &[(&str, &str)], by_default: bool, beneath: Beneath) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let beneath = Beneath::start().await;
         let mut settings = owned(settings);
         settings.extend(beneath.settings());
         settings.push(("JWT_SECRET".into(), JWT_SECRET.into()));
@@ -148,6 +152,11 @@ impl Deployment {
     /// data-service's process.
     pub fn data_service(&mut self) -> &mut Process {
         &mut self.processes[0]
+    }
+
+    /// data-service's process, and what is beneath it.
+    pub fn data_service_and_beneath(&mut self) -> (&mut Process, &mut Beneath) {
+        (&mut self.processes[0], self.beneath.as_mut().unwrap())
     }
 
     /// auth-service's process.

@@ -1,12 +1,15 @@
 //! What the services need is away, and comes back.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiscord_e2e::{Answer, Caller, Deployment, PATIENCE, has_database, within};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::{net::TcpStream, task::spawn_blocking, time::sleep};
 
-use crate::gateways::{Town, at};
+use crate::{
+    gateways::{Town, at},
+    node::Node,
+};
 
 /// Asks again until it answers so.
 async fn until(what: &str, mut ask: impl AsyncFnMut() -> Answer, status: u16) -> Answer {
@@ -38,16 +41,13 @@ fn is_away(answer: &Answer) {
     assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
 }
 
-#[tokio::test]
-async fn the_database_goes_and_comes_back() {
-    if !has_database("the_database_goes_and_comes_back") {
-        return;
-    }
-    let Town { mut server, ada, bob, channel, .. } = Town::with(&[]).await;
+/// What users see while the database is taken away and given back.
+async fn away_and_back(town: Town, take: impl AsyncFnOnce(&mut Deployment), give: impl AsyncFnOnce(&mut Deployment)) {
+    let Town { mut server, ada, bob, channel, .. } = town;
     let (mut hers, mut his) = (at(&server, 0, &ada, "a").await, at(&server, 1, &bob, "b").await);
     ready(&server, 200).await;
 
-    server.beneath().cut_database();
+    take(&mut server).await;
     ready(&server, 503).await;
     let messages = format!("/channels/{channel}/messages");
     let answer = ada.data.post(&messages, json!({"content": "lost", "nonce": "n0"})).await;
@@ -63,13 +63,66 @@ async fn the_database_goes_and_comes_back() {
     assert!(me.status == 200 || me.status == 503, "{me:?}");
     assert_ne!(ada.data.get("/guilds/me").await.status, 401);
 
-    server.beneath().mend_database().await;
+    give(&mut server).await;
     ready(&server, 200).await;
     hers.send_once(&channel, "lost", "n1").await;
     hers.hear_past("MESSAGE_ACK").await;
     // The sockets stayed.
     assert_eq!(his.hear_past("MESSAGE_CREATE").await["d"]["content"], "lost");
     assert_eq!(ada.history(&channel).await.iter().filter(|row| row["content"] == "lost").count(), 1);
+}
+
+#[tokio::test]
+async fn the_way_to_the_database_is_cut_and_mended() {
+    if !has_database("the_way_to_the_database_is_cut_and_mended") {
+        return;
+    }
+    let cut = async |server: &mut Deployment| server.beneath().cut_database();
+    let mend = async |server: &mut Deployment| server.beneath().mend_database().await;
+    away_and_back(Town::with(&[]).await, cut, mend).await;
+}
+
+#[tokio::test]
+async fn the_database_is_killed_and_stopped_and_started_again() {
+    if !has_database("the_database_is_killed_and_stopped_and_started_again") {
+        return;
+    }
+    let node = Arc::new(Node::new());
+    let does = async |what: fn(&Node)| {
+        let node = node.clone();
+        spawn_blocking(move || what(&node)).await.unwrap();
+    };
+    does(|node| node.run("start")).await;
+    for take in [Node::kill as fn(&Node), |node| node.run("stop")] {
+        let town = Town::on(Deployment::services_on(&node.address(), &[]).await).await;
+        away_and_back(town, async |_| does(take).await, async |_| does(|node| node.run("start")).await).await;
+    }
+}
+
+#[tokio::test]
+async fn data_service_says_that_it_waits_for_its_database() {
+    if !has_database("data_service_says_that_it_waits_for_its_database") {
+        return;
+    }
+    let mut server = Deployment::services(&[]).await;
+    let ada = server.register("ada").await;
+    let base = server.data();
+    let (process, beneath) = server.data_service_and_beneath();
+    process.kill9().await;
+    beneath.cut_database();
+    let asked = async {
+        let address = base.trim_start_matches("http://");
+        within(PATIENCE, async { while TcpStream::connect(address).await.is_err() {} }).await;
+        let service = Caller::new(&*base);
+        assert_eq!(service.get("/health/live").await.status, 200);
+        for path in ["/health/ready", "/health"] {
+            is_away(&service.get(path).await);
+        }
+        is_away(&ada.data.get("/guilds/me").await);
+        beneath.mend_database().await;
+    };
+    tokio::join!(process.restart(), asked);
+    assert_eq!(ada.data.get("/guilds/me").await.status, 200);
 }
 
 #[tokio::test]

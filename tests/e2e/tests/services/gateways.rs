@@ -15,7 +15,10 @@ pub(crate) struct Town {
 
 impl Town {
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        let server = Deployment::services(settings).await;
+        Self::on(Deployment::services(settings).await).await
+    }
+
+    pub(crate) async fn on(server: Deployment) -> Self {
         let (ada, bob) = (server.register("ada").await, server.register("bob").await);
         let guild = ada.create_guild("Computing").await;
         let channel = ada.create_channel(&guild, "engines").await;

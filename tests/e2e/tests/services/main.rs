@@ -5,5 +5,7 @@ mod away;
 mod crash;
 mod entry;
 mod gateways;
+#[path = "../../../../jiscord-store/tests/scylla/node.rs"]
+mod node;
 mod refusals;
 mod seed;
