@@ -84,13 +84,11 @@ pub(crate) async fn serve(config: &Config, services: Services, stop: Cancellatio
             async move { tokio::try_join!(auth.ready(), data.ready(), gateway.ready()).map(|_| ()) }
         }
     };
-    let router = Router::new()
-        .merge(crate::page::router(&url))
+    let router = crate::page::router(&url)
         .merge(service::health(stop.clone(), ready))
         .nest("/api/auth", Router::new().fallback(pass).with_state(auth))
         .nest("/api/data", Router::new().fallback(pass_data).with_state(data))
         .route("/ws", any(open_socket).with_state(gateway))
-        .fallback(service::nothing_here)
         .layer(map_response(service::guard));
 
     let goodbye = async {

@@ -3,7 +3,6 @@
 use std::{io::Write, sync::Arc};
 
 use anyhow::Context;
-use axum::Router;
 use jiscord_api::{
     accounts::Accounts,
     chat::Chat,
@@ -71,13 +70,11 @@ impl Server {
                 async move { kept.ready().await }
             }
         };
-        let router = Router::new()
-            .merge(page::router(&url))
+        let router = page::router(&url)
             .merge(service::health(stop.clone(), ready))
             .nest("/api/auth", auth::router(accounts, settings.clone()))
             .nest("/api/data", http::data::router(chat, settings))
-            .route_service("/ws", gateway.service())
-            .fallback(service::nothing_here);
+            .route_service("/ws", gateway.service());
         let _ = routes.set(router);
 
         // The one line on standard output that programs read; everything else is log.
