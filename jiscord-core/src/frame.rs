@@ -474,6 +474,10 @@ pub struct ChannelDelete {
 pub enum CloseCode {
     /// 1001: the server is going away; come back and resume.
     GoingAway,
+    /// 1002: against the WebSocket protocol itself.
+    BadWebSocket,
+    /// 1007: text that is not UTF-8.
+    NotUtf8,
     /// 1009: a frame over the limit.
     TooBig,
     /// 1013: something the gateway needs is away; try later, the token is good.
@@ -501,8 +505,10 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
-    const ALL: [(Self, u16, &'static str); 13] = [
+    const ALL: [(Self, u16, &'static str); 15] = [
         (Self::GoingAway, 1001, "going away"),
+        (Self::BadWebSocket, 1002, "against the WebSocket protocol"),
+        (Self::NotUtf8, 1007, "text is not UTF-8"),
         (Self::TooBig, 1009, "frame too big"),
         (Self::TryLater, 1013, "try again later"),
         (Self::Internal, 4000, "internal error"),

@@ -364,6 +364,6 @@ impl Slow {
     }
 }
 
-fn close(code: CloseCode) -> Message {
+pub(crate) fn close(code: CloseCode) -> Message {
     Message::Close(Some(CloseFrame { code: WireCode::from(code.code()), reason: Utf8Bytes::from_static(code.reason()) }))
 }

@@ -10,6 +10,8 @@ pub mod redis;
 mod connection;
 #[cfg(feature = "server")]
 mod dispatch;
+#[cfg(feature = "echo")]
+pub mod echo;
 #[cfg(feature = "server")]
 mod guild;
 #[cfg(feature = "server")]

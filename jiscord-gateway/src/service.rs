@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::Full;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use jiscord_core::{Code, Fault, backend::Backend};
 use tokio::time::timeout;
@@ -94,9 +95,8 @@ impl Gateway {
     }
 
     fn accept<B>(&self, mut request: Request<B>) -> Result<Response<Full<Bytes>>, Fault> {
+        upgrade_key(&request)?;
         let headers = request.headers();
-        let key = upgrade_key(&request)?;
-        let accept = derive_accept_key(key);
         if let Some(origin) = headers.get(header::ORIGIN) {
             let own = host(request.uri(), headers);
             if !origin
@@ -110,21 +110,28 @@ impl Gateway {
             let wait = Duration::from_secs(1);
             return Err(Fault::new(Code::UNAVAILABLE, "this server is going away").retry_after(wait));
         }
-        let upgraded = hyper::upgrade::on(&mut request);
+        let (upgraded, response) = upgrade(&mut request)?;
         let (hub, shutdown) = (self.inner.hub.clone(), self.inner.shutdown.clone());
         self.inner.connections.spawn(async move {
             if let Ok(io) = upgraded.await {
                 connection::serve(Box::new(TokioIo::new(io)), hub, shutdown).await;
             }
         });
-        Ok(Response::builder()
-            .status(StatusCode::SWITCHING_PROTOCOLS)
-            .header(header::CONNECTION, "Upgrade")
-            .header(header::UPGRADE, "websocket")
-            .header(header::SEC_WEBSOCKET_ACCEPT, accept)
-            .body(Full::default())
-            .unwrap_or_default())
+        Ok(response)
     }
+}
+
+/// What a request becomes that asks for a WebSocket, and the answer to it (RFC 6455, 4.2).
+pub(crate) fn upgrade<B>(request: &mut Request<B>) -> Result<(OnUpgrade, Response<Full<Bytes>>), Fault> {
+    let accept = derive_accept_key(upgrade_key(request)?);
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_ACCEPT, accept)
+        .body(Full::default())
+        .unwrap_or_default();
+    Ok((hyper::upgrade::on(request), response))
 }
 
 /// The key of a request that asks for a WebSocket (RFC 6455, 4.2.1).
@@ -178,7 +185,7 @@ impl<B> Service<Request<B>> for GatewayService {
     }
 }
 
-fn refuse(fault: &Fault) -> Response<Full<Bytes>> {
+pub(crate) fn refuse(fault: &Fault) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(serde_json::to_vec(&fault.body()).unwrap_or_default()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, const { header::HeaderValue::from_static("application/json") });

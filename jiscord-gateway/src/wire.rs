@@ -45,7 +45,14 @@ pub(crate) async fn split(io: Box<dyn Io>, limits: &Limits) -> (Reader, Writer) 
         .max_message_size(Some(limits.frame));
     let watched = Watched { io, frames: Frames::new(limits, most.clone()) };
     let socket = Arc::new(Mutex::new(WebSocketStream::from_raw_socket(watched, Role::Server, Some(config)).await));
-    (Reader { socket: socket.clone(), most, frame: limits.frame }, Writer { socket })
+    let reader = Reader {
+        socket: socket.clone(),
+        most,
+        frame: limits.frame,
+        #[cfg(feature = "echo")]
+        binary: false,
+    };
+    (reader, Writer { socket })
 }
 
 /// What a client said.
@@ -53,6 +60,9 @@ pub(crate) async fn split(io: Box<dyn Io>, limits: &Limits) -> (Reader, Writer) 
 pub(crate) enum Said {
     /// A text frame.
     Text(Utf8Bytes),
+    /// A binary frame, where those are taken.
+    #[cfg(feature = "echo")]
+    Binary(tungstenite::Bytes),
     /// PING or PONG, answered already.
     Control,
 }
@@ -62,6 +72,8 @@ pub(crate) struct Reader {
     socket: Arc<Mutex<WebSocket>>,
     most: Arc<AtomicUsize>,
     frame: usize,
+    #[cfg(feature = "echo")]
+    binary: bool,
 }
 
 impl Reader {
@@ -71,6 +83,8 @@ impl Reader {
         match next {
             Some(Ok(Message::Text(text))) => Ok(Said::Text(text)),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Said::Control),
+            #[cfg(feature = "echo")]
+            Some(Ok(Message::Binary(bytes))) if self.binary => Ok(Said::Binary(bytes)),
             Some(Ok(Message::Binary(_) | Message::Frame(_))) => Err(Some(CloseCode::NotAFrame)),
             Some(Ok(Message::Close(_))) | None => Err(None),
             Some(Err(error)) => Err(why(&error)),
@@ -80,6 +94,12 @@ impl Reader {
     /// From now on frames may have their full size.
     pub(crate) fn trust(&self) {
         self.most.store(self.frame, Ordering::Relaxed);
+    }
+
+    /// From now on binary frames are taken.
+    #[cfg(feature = "echo")]
+    pub(crate) fn take_binary(&mut self) {
+        self.binary = true;
     }
 
     /// Reads what still comes until the client has closed its side.
@@ -93,7 +113,8 @@ fn why(error: &tungstenite::Error) -> Option<CloseCode> {
     match error {
         tungstenite::Error::Io(error) => error.get_ref()?.downcast_ref::<Broken>().map(|broken| broken.0),
         tungstenite::Error::Capacity(_) => Some(CloseCode::TooBig),
-        tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_) => Some(CloseCode::NotAFrame),
+        tungstenite::Error::Utf8(_) => Some(CloseCode::NotUtf8),
+        tungstenite::Error::Protocol(_) => Some(CloseCode::BadWebSocket),
         _ => None,
     }
 }
@@ -274,7 +295,7 @@ impl Frames {
         if op >= 8 {
             // RFC 6455, 5.5. Judged before room is made for it.
             if self.payload > 125 {
-                return Err(Broken(CloseCode::NotAFrame));
+                return Err(Broken(CloseCode::BadWebSocket));
             }
             let now = Instant::now();
             if self.second.is_none_or(|second| now.duration_since(second) >= Duration::from_secs(1)) {
@@ -348,7 +369,7 @@ mod tests {
         assert_eq!(see(&[fragment(3), vec![frame(0x80, 0)], fragment(3)].concat()), Ok(()));
         assert_eq!(see(&fragment(5)), Err(CloseCode::TooBig));
         assert_eq!(see(&vec![frame(0x00, 0); 5]), Err(CloseCode::TooBig));
-        assert_eq!(see(&[frame(0x89, 126)]), Err(CloseCode::NotAFrame));
+        assert_eq!(see(&[frame(0x89, 126)]), Err(CloseCode::BadWebSocket));
         assert_eq!(see(&vec![frame(0x89, 5); 3]), Ok(()));
         assert_eq!(see(&vec![frame(0x89, 5); 4]), Err(CloseCode::RateLimited));
     }

@@ -7,7 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::report::{Outcome, Stop, done, works};
+use crate::{
+    debian,
+    report::{Outcome, Stop, done, works},
+};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cassandra-dev/cassandra-dev");
 /// What its Java takes; about 300 MB more are beside it.
@@ -61,18 +64,8 @@ impl Drop for Cassandra {
 /// Sees that one can be started: for tests that start their own, too.
 pub(crate) fn install() -> Outcome {
     if !works(Command::new(SCRIPT).arg("ready")) {
-        let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
-        if !root || !works(Command::new("apt-get").arg("--version")) {
-            let java = "no JDK 17 or no Maven; install both (Debian: apt-get install openjdk-17-jdk-headless maven)";
-            return Err(Stop::Skipped(java.into()));
-        }
-        let apt = |args: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.args(["-qq", "-y"]).args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-            done(&mut command)
-        };
-        apt(&["update"])?;
-        apt(&["install", "--no-install-recommends", "openjdk-17-jdk-headless", "maven"])?;
+        let mend = "no JDK 17 or no Maven; install both (Debian: apt-get install openjdk-17-jdk-headless maven)";
+        debian::install(&["openjdk-17-jdk-headless", "maven"], mend)?;
     }
     done(Command::new(SCRIPT).arg("install"))
 }

@@ -1,12 +1,14 @@
 //! The tasks behind `./x`.
 
 mod cassandra;
+mod debian;
 mod examples;
 mod redis;
 mod report;
 mod server;
 mod services;
 mod test;
+mod websocket;
 
 use std::{
     env,

@@ -12,7 +12,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::report::{Outcome, Stop, done, failed, works};
+use crate::{
+    debian,
+    report::{Outcome, Stop, failed, works},
+};
 
 const PROGRAM: &str = "redis-server";
 /// How long a start may take on a busy machine.
@@ -67,17 +70,7 @@ pub(crate) fn install() -> Outcome {
     if works(Command::new(PROGRAM).arg("--version")) {
         return Ok(());
     }
-    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
-    if !root || !works(Command::new("apt-get").arg("--version")) {
-        return Err(Stop::Skipped("no redis-server; install Redis 6.2 or newer (Debian: apt-get install redis-server)".into()));
-    }
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(["-qq", "-y"]).args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-        done(&mut command)
-    };
-    apt(&["update"])?;
-    apt(&["install", "--no-install-recommends", "redis-server"])
+    debian::install(&["redis-server"], "no redis-server; install Redis 6.2 or newer (Debian: apt-get install redis-server)")
 }
 
 /// A port below those that the system hands out, so that it stays free while the server is started again.

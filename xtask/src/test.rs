@@ -12,6 +12,7 @@ use crate::{
     cassandra::Cassandra,
     examples, redis,
     report::{Outcome, Report, Stop, done, failed, works},
+    websocket,
 };
 
 const WASM: &str = "wasm32-unknown-unknown";
@@ -49,6 +50,7 @@ pub(crate) fn run() -> ExitCode {
         });
         drop(database);
         report.step("examples", || examples::run(|name| workspace.program(name)));
+        report.step("WebSocket conformance", || websocket::run(&workspace.program("ws-echo"), workspace.target()));
         report.step("docs", || {
             done(cargo().args(["doc", "--workspace", "--no-deps", "--keep-going"]).env("RUSTDOCFLAGS", "-D warnings"))
         });
