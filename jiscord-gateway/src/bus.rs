@@ -1,7 +1,12 @@
 //! The bus: how events reach the gateways.
 
 use async_trait::async_trait;
-use jiscord_core::{Event, Position, Topic, UserId, event::Publish, fault::Result, text::Device};
+use jiscord_core::{
+    Event, Position, Topic, UserId,
+    event::{Logged, Publish},
+    fault::Result,
+    text::Device,
+};
 
 /// Something that came over the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +23,16 @@ pub enum Heard {
         /// Its place in the log; none for what does not last.
         p: Option<Position>,
     },
-    /// Something may have been missed: whatever is kept of any topic may be stale, and is to be loaded anew.
+    /// Nothing was heard for a while: rights are to be loaded anew before anything more is told.
     Gap {
         /// From here it goes on, in the log that [`Bus::epoch`] now names.
+        p: Position,
+        /// What was missed and cannot be told any more. The rest of what was missed comes next.
+        stale: Stale,
+    },
+    /// All that happened up to here in the joined topics was told.
+    Upto {
+        /// Above all positions told before.
         p: Position,
     },
     /// Sessions of a user's device that are held by a smaller fence are over.
@@ -34,6 +46,38 @@ pub enum Heard {
     },
 }
 
+/// What may have changed without being told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stale {
+    /// Nothing.
+    Nothing,
+    /// Something in these topics.
+    Topics(Vec<Topic>),
+    /// Anything: this is another log, or the same one without its newest events.
+    All,
+}
+
+/// A stretch of the log, for some topics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Replay {
+    /// The events, in order, each once. What it says of their topics may leave some out that were not asked for.
+    pub events: Vec<Logged>,
+    /// Topics of which some may be missing.
+    pub lost: Vec<Topic>,
+}
+
+impl Replay {
+    /// Both.
+    pub fn new(events: Vec<Logged>, lost: Vec<Topic>) -> Self {
+        Self { events, lost }
+    }
+}
+
+/// The most events of a [`Replay`]. Whoever missed more reads anew what he still needs.
+pub const REPLAYED: usize = 10_000;
+
 /// Carries events from whoever publishes to the gateway that holds it. One gateway listens to one bus.
 #[async_trait]
 pub trait Bus: Publish {
@@ -43,12 +87,17 @@ pub trait Bus: Publish {
     /// The position from which this bus began to listen.
     fn start(&self) -> Position;
 
-    /// Begins to listen to a topic. When it returns, every later event of the topic is heard.
-    async fn join(&self, topic: Topic) -> Result<()>;
+    /// Begins to listen to a topic. Every event of it above the position that is returned is heard; those at or below it are
+    /// in the log.
+    async fn join(&self, topic: Topic) -> Result<Position>;
 
     /// Undoes one [`Bus::join`]; after as many as there were joins, the topic is no longer listened to. Events of it may still
     /// come for a while.
     fn leave(&self, topic: Topic);
+
+    /// What happened in these topics above `after`, up to and with `to`; at most [`REPLAYED`] events, or they are lost. An error:
+    /// it cannot be known now.
+    async fn replay(&self, topics: &[Topic], after: Position, to: Position) -> Result<Replay>;
 
     /// What happens next: lasting events in the order of their positions, whatever their topics. One task calls it.
     async fn next(&self) -> Heard;

@@ -1,6 +1,10 @@
 //! The bus of a single process: it tails the store's log of events.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiscord_core::{
@@ -10,7 +14,7 @@ use jiscord_core::{
 };
 use tokio::sync::{Mutex, mpsc};
 
-use crate::bus::{Bus, Heard};
+use crate::bus::{Bus, Heard, REPLAYED, Replay};
 
 /// How many events are read from the log at once.
 const PAGE: usize = 1_000;
@@ -66,11 +70,30 @@ impl Bus for LocalBus {
         self.start
     }
 
-    async fn join(&self, _topic: Topic) -> Result<()> {
-        Ok(())
+    /// Every topic is heard all the time.
+    async fn join(&self, _topic: Topic) -> Result<Position> {
+        Ok(self.start)
     }
 
     fn leave(&self, _topic: Topic) {}
+
+    async fn replay(&self, topics: &[Topic], after: Position, to: Position) -> Result<Replay> {
+        let wanted: HashSet<_> = topics.iter().collect();
+        let (mut events, mut read) = (Vec::new(), after);
+        while read < to {
+            let page = self.log.read_after(read, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            read = last.p;
+            let heard = |logged: &Logged| logged.p <= to && logged.event.topics.iter().any(|topic| wanted.contains(topic));
+            events.extend(page.into_iter().filter(heard));
+            if events.len() > REPLAYED {
+                return Ok(Replay::new(Vec::new(), topics.to_vec()));
+            }
+        }
+        // Asked last: what was forgotten while it was read is missing too.
+        let is_whole = self.log.floor().await? <= after;
+        Ok(if is_whole { Replay::new(events, Vec::new()) } else { Replay::new(Vec::new(), topics.to_vec()) })
+    }
 
     async fn next(&self) -> Heard {
         let mut line = self.line.lock().await;

@@ -16,7 +16,7 @@ use jiscord_core::{
     time::{Clock, SystemClock},
 };
 use jiscord_gateway::{
-    bus::{Bus, Heard},
+    bus::{Bus, Heard, Stale},
     claims::{Claim, Claims, Eviction},
     redis::{Error, Redis, RedisBus, RedisClaims, RedisClock, RedisMarks, RedisPublisher},
 };
@@ -104,11 +104,40 @@ fn lasting(heard: Heard) -> (Event, Position) {
 }
 
 #[track_caller]
-fn gap(heard: Heard) -> Position {
+fn gap(heard: Heard) -> (Position, Stale) {
     match heard {
-        Heard::Gap { p } => p,
+        Heard::Gap { p, stale } => (p, stale),
         other => panic!("{other:?}"),
     }
+}
+
+/// What happens next, without what only says how far it is.
+async fn next(bus: &RedisBus) -> Heard {
+    loop {
+        match soon(bus.next()).await {
+            Heard::Upto { .. } => {}
+            heard => return heard,
+        }
+    }
+}
+
+/// Appends to the log as a publisher does, but nobody hears it.
+async fn unheard(server: &Server, event: &Event) -> Position {
+    const SCRIPT: &str = r"
+        local p = string.format('%.0f', redis.call('HGET', 'test:log', 'last') + 1)
+        redis.call('HSET', 'test:log', 'last', p)
+        for i = 3, #ARGV do
+          local prev = redis.call('ZSCORE', 'test:active', ARGV[i]) or '0'
+          redis.call('XADD', 'test:log:' .. ARGV[i], p .. '-0', 'v', prev, 'h', ARGV[1], 'f', ARGV[2])
+          redis.call('ZADD', 'test:active', p, ARGV[i])
+        end
+        return p";
+    let mut call = redis::cmd("EVAL");
+    call.arg(SCRIPT).arg(0).arg(format!("{} {}", event.op, event.channel.unwrap())).arg(&*event.frame);
+    for topic in &event.topics {
+        call.arg(topic.to_string());
+    }
+    Position(call.query_async(&mut raw(server).await).await.unwrap())
 }
 
 /// The frames of a topic, in the order of the log.
@@ -136,16 +165,16 @@ async fn an_event_is_heard_once_on_each_of_its_topics() {
 
     let first = mint.event(&[topic, user, topic], "one");
     here.publish(std::slice::from_ref(&first)).await.unwrap();
-    let (event, p) = lasting(soon(there.next()).await);
+    let (event, p) = lasting(next(&there).await);
     assert_eq!(event, as_heard(&first, topic));
-    assert_eq!(lasting(soon(there.next()).await), (as_heard(&first, user), p));
+    assert_eq!(lasting(next(&there).await), (as_heard(&first, user), p));
     assert!(p > there.start());
 
     // Publishing again, by whomever, does nothing.
     here.flush().await;
     let second = mint.event(&[user], "two");
     there.publish(&[first.clone(), second.clone()]).await.unwrap();
-    let (event, later) = lasting(soon(there.next()).await);
+    let (event, later) = lasting(next(&there).await);
     assert_eq!(event, as_heard(&second, user));
     assert!(later > p);
     assert_eq!(logged(&server, topic).await, [&*first.frame]);
@@ -173,13 +202,13 @@ async fn who_listens_on_a_channels_own_name_gets_plain_frames() {
     };
 
     bus.publish(std::slice::from_ref(&message)).await.unwrap();
-    let (_, p) = lasting(soon(bus.next()).await);
+    let (_, p) = lasting(next(&bus).await);
     assert_eq!(heard().await, message.text_at(Some(p)));
 
     let typing = Event { id: EventId::NONE, op: "TYPING".into(), frame: r#"{"op":"TYPING","d":{}}"#.into(), ..message.clone() };
     bus.pass(typing.clone()).await.unwrap();
     assert_eq!(heard().await, &*typing.frame);
-    assert_eq!(soon(bus.next()).await, Heard::Event { event: as_heard(&typing, topic), p: None });
+    assert_eq!(next(&bus).await, Heard::Event { event: as_heard(&typing, topic), p: None });
 
     // Other ops are told on topics alone.
     let other = Event { op: "CHANNEL_CREATE".into(), ..mint.event(&[topic], "other") };
@@ -201,7 +230,7 @@ async fn a_topic_is_heard_when_join_returns_and_until_the_last_leave() {
     assert_eq!(subscribers(&server, topic).await, 1);
     let event = mint.event(&[topic], "one");
     bus.publish(std::slice::from_ref(&event)).await.unwrap();
-    assert_eq!(lasting(soon(bus.next()).await).0, as_heard(&event, topic));
+    assert_eq!(lasting(next(&bus).await).0, as_heard(&event, topic));
 
     bus.leave(topic);
     bus.leave(other);
@@ -214,7 +243,7 @@ async fn a_topic_is_heard_when_join_returns_and_until_the_last_leave() {
     bus.join(topic).await.unwrap();
     let event = mint.event(&[topic], "two");
     bus.publish(std::slice::from_ref(&event)).await.unwrap();
-    assert_eq!(lasting(soon(bus.next()).await).0, as_heard(&event, topic));
+    assert_eq!(lasting(next(&bus).await).0, as_heard(&event, topic));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +257,7 @@ async fn a_join_that_was_given_up_is_undone() {
     assert!(timeout(Duration::ZERO, bus.join(topic)).await.is_err());
     assert!(timeout(Duration::ZERO, bus.join(other)).await.is_err());
     server.start();
-    gap(soon(bus.next()).await);
+    gap(next(&bus).await);
     becomes(bus.connected(), true).await;
     assert_eq!((subscribers(&server, topic).await, subscribers(&server, other).await), (0, 1));
 }
@@ -242,7 +271,7 @@ async fn a_killed_redis_is_a_gap_and_then_everything_flows_again() {
     bus.join(user).await.unwrap();
     let epoch = bus.epoch();
     bus.publish(&[mint.event(&[topic], "before")]).await.unwrap();
-    let (_, before) = lasting(soon(bus.next()).await);
+    let (_, before) = lasting(next(&bus).await);
 
     server.kill();
     let waiting: Vec<_> = (0..300).map(|n| mint.event(&[topic, user][n % 3 % 2..][..1], &n.to_string())).collect();
@@ -250,7 +279,8 @@ async fn a_killed_redis_is_a_gap_and_then_everything_flows_again() {
         bus.publish(std::slice::from_ref(event)).await.unwrap();
     }
     server.start();
-    let p = gap(soon(bus.next()).await);
+    let (p, stale) = gap(next(&bus).await);
+    assert_eq!(stale, Stale::All);
     assert!(p > before);
     assert_ne!(bus.epoch(), epoch);
 
@@ -266,7 +296,7 @@ async fn a_killed_redis_is_a_gap_and_then_everything_flows_again() {
     bus.publish(std::slice::from_ref(&last)).await.unwrap();
     let mut told = p;
     loop {
-        let (event, p) = lasting(soon(bus.next()).await);
+        let (event, p) = lasting(next(&bus).await);
         assert!(p > told, "{p} {told}");
         told = p;
         if event.frame == last.frame {
@@ -274,7 +304,7 @@ async fn a_killed_redis_is_a_gap_and_then_everything_flows_again() {
             break;
         }
     }
-    assert_eq!(lasting(soon(bus.next()).await), (as_heard(&last, user), told));
+    assert_eq!(lasting(next(&bus).await), (as_heard(&last, user), told));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,20 +315,21 @@ async fn a_redis_with_an_old_dump_begins_a_new_log_above_the_lost_one() {
     bus.join(topic).await.unwrap();
     let kept = mint.event(&[topic], "kept");
     bus.publish(std::slice::from_ref(&kept)).await.unwrap();
-    lasting(soon(bus.next()).await);
+    lasting(next(&bus).await);
     redis::cmd("SAVE").query_async::<()>(&mut raw(&server).await).await.unwrap();
     bus.publish(&[mint.event(&[topic], "lost")]).await.unwrap();
-    let (_, lost) = lasting(soon(bus.next()).await);
+    let (_, lost) = lasting(next(&bus).await);
     let epoch = bus.epoch();
 
     server.kill();
     server.start();
-    let p = gap(soon(bus.next()).await);
+    let (p, stale) = gap(next(&bus).await);
+    assert_eq!(stale, Stale::All);
     assert_eq!(logged(&server, topic).await, [&*kept.frame]);
     assert!(p > lost);
     assert_ne!(bus.epoch(), epoch);
     bus.publish(&[mint.event(&[topic], "new")]).await.unwrap();
-    assert!(lasting(soon(bus.next()).await).1 > p);
+    assert!(lasting(next(&bus).await).1 > p);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,12 +344,13 @@ async fn a_redis_that_stands_still_is_noticed() {
     let event = mint.event(&[topic], "waits");
     bus.publish(std::slice::from_ref(&event)).await.unwrap();
     server.resume();
-    gap(soon(bus.next()).await);
+    // The same log: what waits comes when it is published.
+    assert_eq!(gap(next(&bus).await).1, Stale::Nothing);
     bus.flush().await;
     becomes(bus.connected(), true).await;
     let last = mint.event(&[topic], "last");
     bus.publish(std::slice::from_ref(&last)).await.unwrap();
-    while lasting(soon(bus.next()).await).0 != as_heard(&last, topic) {}
+    while lasting(next(&bus).await).0 != as_heard(&last, topic) {}
     assert_eq!(logged(&server, topic).await, [&*event.frame, &*last.frame]);
 }
 
@@ -365,35 +397,154 @@ async fn a_connection_that_died_without_a_word_is_noticed() {
     bus.join(topic).await.unwrap();
     let epoch = bus.epoch();
     proxy.swallow();
-    other.publish(&[mint.event(&[topic], "missed")]).await.unwrap();
+    let missed = mint.event(&[topic], "missed");
+    other.publish(std::slice::from_ref(&missed)).await.unwrap();
     other.flush().await;
-    let p = gap(soon(bus.next()).await);
-    assert_eq!(bus.epoch(), epoch);
+    let (p, stale) = gap(next(&bus).await);
+    assert_eq!((bus.epoch(), stale), (epoch, Stale::Nothing));
+    let (heard, at) = lasting(next(&bus).await);
+    assert_eq!(heard, as_heard(&missed, topic));
+    assert!(at > p);
     let event = mint.event(&[topic], "heard");
     other.publish(std::slice::from_ref(&event)).await.unwrap();
-    let (heard, at) = lasting(soon(bus.next()).await);
+    let (heard, at) = lasting(next(&bus).await);
     assert_eq!(heard, as_heard(&event, topic));
     assert!(at > p);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_message_lost_on_the_way_is_a_gap() {
+async fn what_was_lost_on_the_way_is_read_from_the_log() {
+    let server = redis!();
+    let (mint, topic, user) = (Mint::new(), guild(), Topic::User(user()));
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    bus.join(user).await.unwrap();
+    // One that others follow; it is on two topics, and so is what follows.
+    let (lost, follows) = (mint.event(&[topic, user], "lost"), mint.event(&[topic, user], "follows"));
+    let p = unheard(&server, &lost).await;
+    bus.publish(std::slice::from_ref(&follows)).await.unwrap();
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        heard.push(lasting(next(&bus).await));
+    }
+    let at = heard[3].1;
+    assert!(at > p);
+    // Which of the two topics is noticed first is the order of the publish.
+    let all = [(&lost, topic, p), (&lost, user, p), (&follows, topic, at), (&follows, user, at)];
+    let all = all.map(|(event, topic, p)| (as_heard(event, topic), p));
+    assert!(heard.is_sorted_by_key(|row| row.1));
+    assert!(all.iter().all(|row| heard.contains(row)), "{heard:?}");
+
+    // And one that is the last.
+    let last = mint.event(&[user], "last");
+    let p = unheard(&server, &last).await;
+    assert_eq!(lasting(next(&bus).await), (as_heard(&last, user), p));
+    // Everything up to there was told.
+    let event = mint.event(&[topic], "on it goes");
+    bus.publish(std::slice::from_ref(&event)).await.unwrap();
+    assert_eq!(lasting(next(&bus).await).0, as_heard(&event, topic));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_before_what_was_told_is_stale() {
+    let server = redis!();
+    let (mint, topic, other) = (Mint::new(), guild(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    bus.join(other).await.unwrap();
+    let lost = unheard(&server, &mint.event(&[topic], "lost")).await;
+    let event = mint.event(&[other], "told");
+    bus.publish(std::slice::from_ref(&event)).await.unwrap();
+    match next(&bus).await {
+        // A look came between: it stands in its place.
+        Heard::Event { p: Some(p), .. } if p == lost => assert_eq!(lasting(next(&bus).await).0, as_heard(&event, other)),
+        told => {
+            let (told, p) = lasting(told);
+            assert_eq!(told, as_heard(&event, other));
+            assert_eq!(gap(next(&bus).await), (p, Stale::Topics(vec![topic])));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_trimmed_is_stale() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    unheard(&server, &mint.event(&[topic], "one")).await;
+    let trimmed: u64 = redis::cmd("XTRIM")
+        .arg(format!("test:log:{topic}"))
+        .arg("MAXLEN")
+        .arg(0)
+        .query_async(&mut raw(&server).await)
+        .await
+        .unwrap();
+    match next(&bus).await {
+        // It was read before it was gone.
+        Heard::Event { .. } => assert_eq!(trimmed, 1),
+        heard => assert_eq!(gap(heard).1, Stale::Topics(vec![topic])),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stretch_of_the_log_is_told_again() {
+    let server = redis!();
+    let (mint, guilds, user) = (Mint::new(), [guild(), guild()], Topic::User(user()));
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    for topic in guilds {
+        bus.join(topic).await.unwrap();
+    }
+    let events = [
+        mint.event(&[guilds[0]], "0"),
+        mint.event(&[guilds[1]], "1"),
+        mint.event(&[guilds[0], user], "2"),
+        mint.event(&[guild()], "not asked for"),
+        mint.event(&[guilds[1]], "4"),
+    ];
+    bus.publish(&events).await.unwrap();
+    let mut places = Vec::new();
+    for _ in 0..4 {
+        places.push(lasting(next(&bus).await).1);
+    }
+    let topics = [guilds[0], guilds[1], user];
+    let all = bus.replay(&topics, bus.start(), places[3]).await.unwrap();
+    assert!(all.lost.is_empty());
+    assert_eq!(all.events.iter().map(|logged| logged.p).collect::<Vec<_>>(), places);
+    let frames: Vec<_> = all.events.iter().map(|logged| logged.event.frame.clone()).collect();
+    assert_eq!(frames, [0, 1, 2, 4].map(|n| events[n].frame.clone()));
+    assert_eq!(all.events[2].event.topics.len(), 2);
+    // A part of it, and of some topics only.
+    let some = bus.replay(&topics[1..], places[0], places[2]).await.unwrap();
+    assert_eq!(some.events.iter().map(|logged| logged.p).collect::<Vec<_>>(), [places[1], places[2]]);
+    let none = bus.replay(&topics, places[3], places[3]).await.unwrap();
+    assert_eq!((none.events.len(), none.lost.len()), (0, 0));
+    // What is gone is said to be lost; the rest is told.
+    redis::cmd("DEL").arg(format!("test:log:{}", guilds[1])).exec_async(&mut raw(&server).await).await.unwrap();
+    let rest = bus.replay(&topics, bus.start(), places[3]).await.unwrap();
+    assert_eq!((rest.events.len(), rest.lost), (2, vec![guilds[1]]));
+    redis::cmd("HSET").arg("test:log").arg("floor").arg(places[0].0).exec_async(&mut raw(&server).await).await.unwrap();
+    assert_eq!(bus.replay(&topics, bus.start(), places[3]).await.unwrap().lost, topics);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_does_not_have_is_stale() {
     let server = redis!();
     let (mint, topic) = (Mint::new(), guild());
     let bus = RedisBus::start(&at(&server)).await.unwrap();
     bus.join(topic).await.unwrap();
     bus.publish(&[mint.event(&[topic], "one")]).await.unwrap();
-    let (_, Position(p)) = lasting(soon(bus.next()).await);
+    let (_, Position(p)) = lasting(next(&bus).await);
     let mut raw = raw(&server).await;
     let say = |p: u64, prev: u64| format!("{p} {prev} MESSAGE_CREATE - {{\"op\":\"MESSAGE_CREATE\",\"d\":{{}}}}");
     // In place, told twice, and one whose predecessor never came.
     for text in [say(p + 1, p), say(p + 1, p), say(p + 5, p + 3), say(p + 6, p + 5)] {
         raw.publish::<_, _, ()>(topic.to_string(), text).await.unwrap();
     }
-    assert_eq!(lasting(soon(bus.next()).await).1, Position(p + 1));
-    assert_eq!(gap(soon(bus.next()).await), Position(p + 1));
-    assert_eq!(lasting(soon(bus.next()).await).1, Position(p + 5));
-    assert_eq!(lasting(soon(bus.next()).await).1, Position(p + 6));
+    assert_eq!(lasting(next(&bus).await).1, Position(p + 1));
+    assert_eq!(gap(next(&bus).await), (Position(p + 1), Stale::Topics(vec![topic])));
+    assert_eq!(lasting(next(&bus).await).1, Position(p + 5));
+    assert_eq!(lasting(next(&bus).await).1, Position(p + 6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -413,13 +564,13 @@ async fn a_gateway_that_does_not_read_is_cut_and_told_of_the_gap() {
     }
     soon(connected.changed()).await.unwrap();
     let mut heard = 0;
-    while !matches!(soon(bus.next()).await, Heard::Gap { .. }) {
+    while !matches!(next(&bus).await, Heard::Gap { .. }) {
         heard += 1;
     }
     assert!(heard < 40_000, "{heard}");
     let event = mint.event(&[topic], "after");
     bus.publish(std::slice::from_ref(&event)).await.unwrap();
-    while !matches!(soon(bus.next()).await, Heard::Event { p: Some(_), .. }) {}
+    while !matches!(next(&bus).await, Heard::Event { p: Some(_), .. }) {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -480,16 +631,17 @@ async fn a_log_that_was_wiped_is_opened_anew() {
     redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut raw).await.unwrap();
     let event = mint.event(&[topic], "one");
     bus.publish(std::slice::from_ref(&event)).await.unwrap();
-    let (heard, before) = lasting(soon(bus.next()).await);
+    let (heard, before) = lasting(next(&bus).await);
     assert_eq!((heard, bus.epoch()), (as_heard(&event, topic), epoch.clone()));
 
     redis::cmd("FLUSHALL").query_async::<()>(&mut raw).await.unwrap();
-    let p = gap(soon(bus.next()).await);
+    let (p, stale) = gap(next(&bus).await);
+    assert_eq!(stale, Stale::All);
     assert!(p > before);
     assert_ne!(bus.epoch(), epoch);
     becomes(bus.connected(), true).await;
     bus.publish(&[mint.event(&[topic], "two")]).await.unwrap();
-    assert!(lasting(soon(bus.next()).await).1 > p);
+    assert!(lasting(next(&bus).await).1 > p);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -504,11 +656,11 @@ async fn an_event_that_may_have_been_forgotten_becomes_a_resync() {
     bus.publish(&[event(old.into(), &[topic], "old")]).await.unwrap();
     bus.flush().await;
     bus.publish(std::slice::from_ref(&fresh)).await.unwrap();
-    let (resync, p) = lasting(soon(bus.next()).await);
+    let (resync, p) = lasting(next(&bus).await);
     assert_eq!((&*resync.op, &resync.topics[..]), ("RESYNC", &[topic][..]));
     let frame = format!(r#"{{"op":"RESYNC","d":{{"topics":["{topic}"],"epoch":"{}"}}}}"#, bus.epoch());
     assert_eq!(&*resync.frame, frame);
-    let (heard, later) = lasting(soon(bus.next()).await);
+    let (heard, later) = lasting(next(&bus).await);
     assert_eq!(heard, as_heard(&fresh, topic));
     assert!(later > p);
 }
@@ -561,7 +713,7 @@ async fn all_may_start_before_redis() {
         async move { bus.join(topic).await }
     });
     server.start();
-    gap(soon(bus.next()).await);
+    gap(next(&bus).await);
     assert!(!bus.epoch().is_empty());
     soon(joined).await.unwrap().unwrap();
     bus.flush().await;
@@ -586,7 +738,7 @@ async fn the_later_of_two_gateways_has_the_device() {
         assert!(second.fence > first.fence);
         assert_eq!(second.evicted, [Eviction { device: device.cloned(), fence: second.fence }]);
         for fence in [first.fence, second.fence] {
-            assert_eq!(soon(bus.next()).await, Heard::Evict { user, device: device.cloned(), fence });
+            assert_eq!(next(&bus).await, Heard::Evict { user, device: device.cloned(), fence });
         }
         // What the evicted one does late changes nothing.
         here.release(user, device, first.fence).await.unwrap();
@@ -616,7 +768,7 @@ async fn one_device_too_many_evicts_the_longest_silent_wherever_it_is() {
     let silent = Eviction { device: mine[5].device.clone(), fence: mine[5].fence + 1 };
     assert_eq!(ninth.evicted, [Eviction { device: None, fence: ninth.fence }, silent.clone()]);
     for Eviction { device, fence } in ninth.evicted {
-        assert_eq!(soon(bus.next()).await, Heard::Evict { user, device, fence });
+        assert_eq!(next(&bus).await, Heard::Evict { user, device, fence });
     }
     // It does not come back by saying that it is there.
     assert_eq!(here.refresh(&mine).await.unwrap(), [5]);
@@ -637,7 +789,7 @@ async fn a_redis_that_lost_its_claims_is_told_them_again() {
     let [older, newer] = [older, newer].map(|fence| own(user, None, session, fence, 0));
     assert_eq!(here.refresh(std::slice::from_ref(&older)).await.unwrap(), NOBODY);
     assert_eq!(there.refresh(std::slice::from_ref(&newer)).await.unwrap(), NOBODY);
-    assert_eq!(soon(bus.next()).await, Heard::Evict { user, device: None, fence: newer.fence });
+    assert_eq!(next(&bus).await, Heard::Evict { user, device: None, fence: newer.fence });
     assert_eq!(here.refresh(std::slice::from_ref(&older)).await.unwrap(), [0]);
     assert_eq!(there.refresh(std::slice::from_ref(&newer)).await.unwrap(), NOBODY);
 }

@@ -1,42 +1,54 @@
 //! Hears the topics that a gateway joins, over one subscribed connection.
 //!
-//! The connection speaks RESP3, so that subscriptions, their confirmations, the watchdog's questions and the position at which
-//! hearing begins share one order: what was published before an answer was written comes before it. What it hears waits in a
-//! bounded line; when that is full the connection is cut, as Redis itself cuts a subscriber that does not read.
+//! The connection speaks RESP3, so that subscriptions, their confirmations, the watchdog's questions and their answers share one
+//! order: what was published before an answer was written comes before it. What it hears waits in a bounded line; when that is
+//! full the connection is cut, as Redis itself cuts a subscriber that does not read.
 //!
-//! Every connection after the first one is told as a gap, since what was published in between was not heard.
+//! Redis forgets what it could not deliver, so what is heard is checked. Each event says which one came before it in its
+//! topic, and once a second the last positions of all topics are looked at, so that a loss is noticed where nothing follows it.
+//! What was lost is read from the topic's stream while the line waits; where that cannot put it into its place any more, the
+//! topic is told to be stale. A new connection fills the time without one in the same way, unless the log is another one now.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use jiscord_core::{Code, Event, Fault, Position, Topic, event::Publish, fault};
-use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection};
+use jiscord_core::{
+    Code, Event, Fault, Position, Topic,
+    event::{Logged, Publish},
+    fault,
+};
+use redis::{Pipeline, PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
-    link::{Backoff, Error, Link, Redis, Result, WATCH, answer},
+    link::{Backoff, Error, Link, Redis, Result, WATCH},
     payload::{self, Said},
     publisher::RedisPublisher,
+    stretch::Streams,
 };
-use crate::bus::{Bus, Heard};
+use crate::bus::{Bus, Heard, REPLAYED, Replay, Stale};
 
 /// How many things heard may wait for the gateway, and how many bytes.
 const LINE: usize = 32_768;
 const LINE_BYTES: usize = 64 << 20;
 /// How many topics are subscribed to by one command.
 const CHUNK: usize = 256;
+/// How long the line waits for what was lost.
+const FILL: Duration = Duration::from_secs(2);
 
 /// The bus between gateways and publishers, on one Redis.
 pub struct RedisBus {
     publisher: RedisPublisher,
     shared: Arc<Shared>,
+    streams: Streams,
     start: Position,
     epoch: Mutex<String>,
     ear: tokio::sync::Mutex<Ear>,
@@ -63,32 +75,81 @@ struct Topics {
 
 struct Wanted {
     joins: usize,
-    /// Its subscription is confirmed.
-    heard: watch::Sender<bool>,
+    /// Its subscription is confirmed: all above this position is heard.
+    heard: watch::Sender<Option<Position>>,
 }
 
 /// What one connection hears.
 struct Line {
     epoch: String,
-    /// Everything above it is heard.
-    from: Position,
-    heard: mpsc::Receiver<Push>,
+    subscribed: Vec<Topic>,
+    /// How things stood when all of them were subscribed to.
+    at: At,
+    heard: mpsc::Receiver<Item>,
 }
 
-/// Something heard, and its room in the line.
-type Push = (PushInfo, OwnedSemaphorePermit);
+/// How things stand at some point of what is heard.
+struct At {
+    /// The last position of the log.
+    last: Position,
+    /// The last positions of topics, of all that had an event since the look before this one.
+    moved: Vec<(Topic, Position)>,
+    /// From here on these are heard.
+    joined: Vec<Topic>,
+}
+
+/// Something that a connection brought, with its room in the line.
+enum Item {
+    Push(PushInfo, OwnedSemaphorePermit),
+    At(At),
+}
+
+/// The end of a line that is written to.
+struct Feed {
+    line: Mutex<Option<mpsc::Sender<Item>>>,
+    room: Arc<Semaphore>,
+    /// The connection is gone, or was cut since nobody took what it heard.
+    lost: Notify,
+}
+
+impl Feed {
+    fn new() -> (Arc<Self>, mpsc::Receiver<Item>) {
+        let (line, heard) = mpsc::channel(LINE);
+        let feed = Self { line: Mutex::new(Some(line)), room: Arc::new(Semaphore::new(LINE_BYTES)), lost: Notify::new() };
+        (Arc::new(feed), heard)
+    }
+
+    /// False if there was no room, or the connection is gone. Nothing comes after that, so that the line ends where it stops
+    /// being whole.
+    fn put(&self, item: Option<Item>) -> bool {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let put = line.as_ref().zip(item).is_some_and(|(line, item)| line.try_send(item).is_ok());
+        if !put {
+            *line = None;
+            self.lost.notify_one();
+        }
+        put
+    }
+
+    fn hear(&self, push: PushInfo) -> bool {
+        let size = push.data.iter().filter_map(bytes).map(<[u8]>::len).sum::<usize>().clamp(1, LINE_BYTES);
+        let here = push.kind != PushKind::Disconnection;
+        let room = self.room.clone().try_acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX));
+        self.put(room.ok().filter(|_| here).map(|room| Item::Push(push, room)))
+    }
+}
 
 /// Where the gateway is in what it hears.
 #[derive(Default)]
 struct Ear {
-    line: Option<mpsc::Receiver<Push>>,
-    from: Position,
+    line: Option<mpsc::Receiver<Item>>,
     /// The highest position told.
     told: Position,
-    /// The last event of each topic since its subscription.
-    last: HashMap<Topic, Position>,
+    /// Each topic is known to be whole up to here, or to `whole` if that is higher.
+    known: HashMap<Topic, Position>,
+    whole: Position,
     /// Told next.
-    ahead: Option<Heard>,
+    ahead: VecDeque<Heard>,
 }
 
 impl RedisBus {
@@ -106,7 +167,7 @@ impl RedisBus {
         let (mut ear, mut epoch) = (Ear::default(), String::new());
         let first = match shared.connect().await {
             Ok((connected, line)) => {
-                ear.begin(&line);
+                ear.begin_anew(&line);
                 (epoch, ear.line) = (line.epoch, Some(line.heard));
                 shared.connected.send_replace(true);
                 Some(connected)
@@ -114,9 +175,10 @@ impl RedisBus {
             Err(Error::Away(_)) => None,
             Err(error) => return Err(error),
         };
-        let (start, epoch, ear) = (ear.from, Mutex::new(epoch), tokio::sync::Mutex::new(ear));
+        let (start, epoch, ear) = (ear.told, Mutex::new(epoch), tokio::sync::Mutex::new(ear));
         let task = tokio::spawn(shared.clone().run(first));
-        Ok(Arc::new(Self { publisher, shared, start, epoch, ear, task }))
+        let streams = Streams::new(redis);
+        Ok(Arc::new(Self { publisher, shared, streams, start, epoch, ear, task }))
     }
 
     /// What this bus publishes with.
@@ -166,35 +228,59 @@ impl Bus for RedisBus {
     }
 
     /// While Redis is away it waits; whoever does not want to wait drops it, which leaves the topic.
-    async fn join(&self, topic: Topic) -> fault::Result<()> {
+    async fn join(&self, topic: Topic) -> fault::Result<Position> {
         let mut heard = self.shared.join(topic);
         let mut leaving = Leaving { shared: &self.shared, topic: Some(topic) };
-        if heard.wait_for(|heard| *heard).await.is_err() {
-            // More leaves than joins: somebody else took this one's.
-            leaving.topic = None;
-            return Err(Fault::new(Code::INTERNAL, "the topic was left while it was joined"));
-        }
+        let joined = heard.wait_for(Option::is_some).await.ok().and_then(|heard| *heard);
         leaving.topic = None;
-        Ok(())
+        // More leaves than joins: somebody else took this one's.
+        joined.ok_or_else(|| Fault::new(Code::INTERNAL, "the topic was left while it was joined"))
     }
 
     fn leave(&self, topic: Topic) {
         self.shared.leave(topic);
     }
 
+    async fn replay(&self, topics: &[Topic], after: Position, to: Position) -> fault::Result<Replay> {
+        let asked: Vec<_> = topics.iter().map(|topic| (*topic, after)).collect();
+        let moved = self.streams.moved(&asked).await?;
+        let read = self.streams.read(&moved).await?;
+        // Asked last: what was forgotten while it was read is missing too.
+        if self.streams.floor().await? > after {
+            return Ok(Replay::new(Vec::new(), topics.to_vec()));
+        }
+        let (mut events, mut lost) = (Vec::new(), Vec::new());
+        for ((topic, ..), stretch) in moved.into_iter().zip(read) {
+            match stretch {
+                Some(stretch) => events.extend(stretch.into_iter().filter(|logged| logged.p <= to)),
+                None => lost.push(topic),
+            }
+        }
+        if events.len() > REPLAYED {
+            return Ok(Replay::new(Vec::new(), topics.to_vec()));
+        }
+        // One event of several topics stands in the stream of each.
+        events.sort_by_key(|logged| logged.p);
+        events.dedup_by(|next, first| {
+            let same = next.p == first.p;
+            if same {
+                first.event.topics.append(&mut next.event.topics);
+            }
+            same
+        });
+        Ok(Replay::new(events, lost))
+    }
+
     async fn next(&self) -> Heard {
         let mut ear = self.ear.lock().await;
         loop {
-            if let Some(heard) = ear.ahead.take() {
+            if let Some(heard) = ear.ahead.pop_front() {
                 return heard;
             }
             match &mut ear.line {
                 Some(line) => match line.recv().await {
-                    Some((push, _room)) => {
-                        if let Some(heard) = ear.take(&push) {
-                            return heard;
-                        }
-                    }
+                    Some(Item::Push(push, _room)) => ear.take(&push, &self.streams).await,
+                    Some(Item::At(at)) => ear.arrive(at, &self.streams).await,
                     None => ear.line = None,
                 },
                 None => {
@@ -203,10 +289,16 @@ impl Bus for RedisBus {
                         fresh.await;
                         continue;
                     };
-                    ear.begin(&line);
-                    *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) = line.epoch;
+                    let same = line.epoch == self.epoch();
+                    if same {
+                        ear.begin_again(&line, &self.streams).await;
+                    } else {
+                        ear.begin_anew(&line);
+                        let gap = Heard::Gap { p: ear.told, stale: Stale::All };
+                        ear.ahead.push_back(gap);
+                        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) = line.epoch;
+                    }
                     ear.line = Some(line.heard);
-                    return Heard::Gap { p: ear.from };
                 }
             }
         }
@@ -228,48 +320,124 @@ impl Drop for Leaving<'_> {
 }
 
 impl Ear {
-    fn begin(&mut self, line: &Line) {
-        (self.from, self.told) = (line.from, line.from);
-        self.last.clear();
+    fn known(&self, topic: Topic) -> Option<Position> {
+        Some(self.whole.max(*self.known.get(&topic)?))
+    }
+
+    /// A connection to a log of which nothing is known.
+    fn begin_anew(&mut self, line: &Line) {
+        (self.told, self.whole) = (line.at.last, line.at.last);
+        self.known = line.subscribed.iter().map(|topic| (*topic, line.at.last)).collect();
+    }
+
+    /// Another connection to the same log.
+    async fn begin_again(&mut self, line: &Line, streams: &Streams) {
+        let kept = line.subscribed.iter().map(|topic| (*topic, self.known(*topic).unwrap_or(line.at.last)));
+        self.known = kept.collect();
+        let before = self.told;
+        let stale = self.fill(&line.at.moved, streams).await;
+        let stale = if stale.is_empty() { Stale::Nothing } else { Stale::Topics(stale) };
+        self.ahead.push_front(Heard::Gap { p: before, stale });
+        self.has_heard(line.at.last);
+    }
+
+    /// All that was published before a look has been heard by now, or was lost.
+    async fn arrive(&mut self, at: At, streams: &Streams) {
+        let before = self.told;
+        let stale = self.fill(&at.moved, streams).await;
+        if !stale.is_empty() {
+            self.ahead.push_front(Heard::Gap { p: before, stale: Stale::Topics(stale) });
+        }
+        self.has_heard(at.last);
+        for topic in at.joined {
+            let known = self.known.entry(topic).or_default();
+            *known = at.last.max(*known);
+        }
+    }
+
+    /// Everything up to here was heard, or is told next.
+    fn has_heard(&mut self, last: Position) {
+        self.whole = self.whole.max(last);
+        if last > self.told {
+            self.told = last;
+            self.ahead.push_back(Heard::Upto { p: last });
+        }
+    }
+
+    fn tell(&mut self, event: Event, p: Position) {
+        self.told = self.told.max(p);
+        self.ahead.push_back(Heard::Event { event, p: Some(p) });
     }
 
     /// What something heard means, if it means anything.
-    fn take(&mut self, push: &PushInfo) -> Option<Heard> {
-        let topic: Topic = std::str::from_utf8(bytes(push.data.first()?)?).ok()?.parse().ok()?;
+    async fn take(&mut self, push: &PushInfo, streams: &Streams) {
+        let text = |at: usize| push.data.get(at).and_then(bytes);
+        let name = text(0).and_then(|name| std::str::from_utf8(name).ok()).and_then(|name| name.parse::<Topic>().ok());
+        let Some(topic) = name else { return };
         match push.kind {
-            // From here on every event of the topic is heard, and none before.
-            PushKind::Subscribe | PushKind::Unsubscribe => {
-                self.last.remove(&topic);
-                None
-            }
-            PushKind::Message => match payload::read(topic, bytes(push.data.get(1)?)?) {
-                Some(Said::Lasting { event, p, prev }) => self.place(topic, event, p, prev),
-                Some(Said::Passing(heard)) => Some(heard),
-                None => {
-                    tracing::warn!(%topic, "what came over Redis cannot be read");
-                    None
-                }
+            PushKind::Unsubscribe => _ = self.known.remove(&topic),
+            PushKind::Message => match text(1).and_then(|payload| payload::read(topic, payload)) {
+                Some(Said::Lasting { event, p, prev }) => self.place(topic, event, p, prev, streams).await,
+                Some(Said::Passing(heard)) => self.ahead.push_back(heard),
+                None => tracing::warn!(%topic, "what came over Redis cannot be read"),
             },
-            _ => None,
+            _ => {}
         }
     }
 
-    fn place(&mut self, topic: Topic, event: Event, p: Position, prev: Position) -> Option<Heard> {
-        let last = self.last.get(&topic).copied();
-        if p <= self.from || last.is_some_and(|last| p <= last) {
-            return None;
+    async fn place(&mut self, topic: Topic, event: Event, p: Position, prev: Position, streams: &Streams) {
+        match self.known(topic) {
+            // It was read from the stream.
+            Some(known) if p <= known => return,
+            // The one before this one was not heard.
+            Some(known) if prev > known => {
+                // Where one was lost on its way, so may have been others, of any topic, that stand before it.
+                let all: Vec<_> = self.known.keys().filter_map(|topic| Some((*topic, self.known(*topic)?))).collect();
+                let moved = timeout(FILL, streams.moved(&all)).await.ok().and_then(Result::ok).unwrap_or_default();
+                let others = moved.into_iter().map(|(topic, _, to)| (topic, to)).filter(|(other, _)| *other != topic);
+                let before = self.told;
+                let stale = self.fill(&others.chain([(topic, p)]).collect::<Vec<_>>(), streams).await;
+                if !stale.is_empty() {
+                    let gone = stale.contains(&topic);
+                    self.ahead.push_front(Heard::Gap { p: before, stale: Stale::Topics(stale) });
+                    if gone {
+                        self.tell(event, p);
+                    }
+                }
+            }
+            _ => self.tell(event, p),
         }
-        self.last.insert(topic, p);
-        let gap = Heard::Gap { p: self.told };
-        self.told = self.told.max(p);
-        let heard = Heard::Event { event, p: Some(p) };
-        // The one before this one was not heard.
-        if last.is_some_and(|last| last < prev) {
-            tracing::warn!(%topic, %prev, "an event was lost on the way");
-            self.ahead = Some(heard);
-            return Some(gap);
+        let known = self.known.entry(topic).or_default();
+        *known = p.max(*known);
+    }
+
+    /// Reads what is missing of topics up to these positions, and tells it next. Returns the topics of which that is not
+    /// possible: it is not there any more, or belongs before what was told already.
+    async fn fill(&mut self, topics: &[(Topic, Position)], streams: &Streams) -> Vec<Topic> {
+        let missing = topics.iter().filter_map(|(topic, to)| Some((*topic, self.known(*topic)?, *to)));
+        let missing: Vec<_> = missing.filter(|(_, known, to)| to > known).collect();
+        if missing.is_empty() {
+            return Vec::new();
         }
-        Some(heard)
+        tracing::debug!(topics = missing.len(), "events were not heard; reading them from the log");
+        let read = timeout(FILL, streams.read(&missing)).await.ok().and_then(Result::ok);
+        let read = read.unwrap_or_else(|| vec![None; missing.len()]);
+        let (mut events, mut stale) = (Vec::new(), Vec::new());
+        for ((topic, _, to), stretch) in missing.into_iter().zip(read) {
+            self.known.insert(topic, to);
+            match stretch.filter(|stretch| stretch.first().is_some_and(|first| first.p > self.told)) {
+                Some(stretch) => events.extend(stretch),
+                None => {
+                    tracing::warn!(%topic, "events were lost on the way");
+                    stale.push(topic);
+                }
+            }
+        }
+        events.sort_by_key(|logged| logged.p);
+        for Logged { p, event } in events {
+            self.tell(event, p);
+        }
+        stale
     }
 }
 
@@ -286,8 +454,9 @@ struct Connected {
     connection: MultiplexedConnection,
     epoch: String,
     subscribed: HashSet<Topic>,
-    /// The connection is gone, or was cut since nobody took what it heard.
-    lost: Arc<Notify>,
+    feed: Arc<Feed>,
+    /// The last position of the log at the last look.
+    looked: Position,
 }
 
 impl Shared {
@@ -299,12 +468,12 @@ impl Shared {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(&self, topic: Topic) -> watch::Receiver<bool> {
+    fn join(&self, topic: Topic) -> watch::Receiver<Option<Position>> {
         let mut topics = self.topics();
         let Topics { wanted, dirty } = &mut *topics;
         let wanted = wanted.entry(topic).or_insert_with(|| {
             dirty.insert(topic);
-            Wanted { joins: 0, heard: watch::Sender::new(false) }
+            Wanted { joins: 0, heard: watch::Sender::new(None) }
         });
         wanted.joins += 1;
         self.changed.notify_one();
@@ -337,7 +506,7 @@ impl Shared {
             let error = match connected {
                 Ok(mut connected) => {
                     let begun = Instant::now();
-                    self.confirm(connected.subscribed.iter());
+                    self.confirm(connected.subscribed.iter(), connected.looked);
                     self.connected.send_replace(true);
                     let error = self.keep(&mut connected).await;
                     // A connection that fails at once is no reason to try faster.
@@ -350,7 +519,7 @@ impl Shared {
             };
             self.connected.send_replace(false);
             for wanted in self.topics().wanted.values() {
-                wanted.heard.send_replace(false);
+                wanted.heard.send_replace(None);
             }
             if backoff.is_fresh() {
                 let error = &error as &dyn std::error::Error;
@@ -362,37 +531,23 @@ impl Shared {
 
     /// A connection that hears all that is wanted, and what it hears.
     async fn connect(&self) -> Result<(Connected, Line)> {
-        let (sender, heard) = mpsc::channel(LINE);
-        let (sender, room, lost) = (Mutex::new(Some(sender)), Arc::new(Semaphore::new(LINE_BYTES)), Arc::new(Notify::new()));
-        let cut = lost.clone();
-        let hear = move |push: PushInfo| -> Result<(), ()> {
-            let mut sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-            let size = push.data.iter().filter_map(bytes).map(<[u8]>::len).sum::<usize>().clamp(1, LINE_BYTES);
-            let here = push.kind != PushKind::Disconnection;
-            let room = room.clone().try_acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX)).ok().filter(|_| here);
-            let told = match (&*sender, room) {
-                (Some(sender), Some(room)) => sender.try_send((push, room)).is_ok(),
-                _ => false,
-            };
-            if told {
-                return Ok(());
-            }
-            // Nothing after what was lost, so that the line ends where it stops being whole.
-            *sender = None;
-            cut.notify_one();
-            Err(())
-        };
+        let (feed, heard) = Feed::new();
+        let ear = feed.clone();
+        let hear = move |push: PushInfo| -> Result<(), ()> { ear.hear(push).then_some(()).ok_or(()) };
         let Link { connection, .. } = self.redis.connect(Some(hear)).await?;
-        let mut connected = Connected { connection, epoch: String::new(), subscribed: HashSet::new(), lost };
+        let looked = Position(0);
+        let mut connected = Connected { connection, epoch: String::new(), subscribed: HashSet::new(), feed, looked };
         {
             let mut topics = self.topics();
             topics.dirty = topics.wanted.keys().copied().collect();
         }
         self.subscribe(&mut connected).await?;
         // Asked on the same connection after all confirmations: what is above this position is heard.
-        let log = self.redis.open(&mut connected.connection).await?;
-        connected.epoch.clone_from(&log.epoch);
-        Ok((connected, Line { epoch: log.epoch, from: log.last, heard }))
+        connected.epoch = self.redis.open(&mut connected.connection).await?.epoch;
+        let at = self.look(&mut connected).await?;
+        let subscribed = connected.subscribed.iter().copied().collect();
+        let line = Line { epoch: connected.epoch.clone(), subscribed, at, heard };
+        Ok((connected, line))
     }
 
     /// Subscribes to what was joined and unsubscribes from what was left. Returns what was joined and is heard now.
@@ -423,43 +578,62 @@ impl Shared {
         Ok(heard)
     }
 
-    fn confirm<'a>(&self, heard: impl Iterator<Item = &'a Topic>) {
+    fn confirm<'a>(&self, heard: impl Iterator<Item = &'a Topic>, above: Position) {
         let topics = self.topics();
         for wanted in heard.filter_map(|topic| topics.wanted.get(topic)) {
-            wanted.heard.send_replace(true);
+            wanted.heard.send_replace(Some(above));
         }
     }
 
     /// Keeps a connection until it fails.
     async fn keep(&self, connected: &mut Connected) -> Error {
-        let lost = connected.lost.clone();
+        let feed = connected.feed.clone();
         let mut watch = Instant::now() + WATCH;
         loop {
             let kept = tokio::select! {
-                () = lost.notified() => return Error::Away("the connection was cut".into()),
-                () = self.changed.notified() => match self.subscribe(connected).await {
-                    Ok(heard) => {
-                        self.confirm(heard.iter());
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                },
-                () = sleep_until(watch) => {
-                    watch = Instant::now() + WATCH;
-                    self.watch(connected).await
-                }
+                () = feed.lost.notified() => return Error::Away("the connection was cut".into()),
+                () = self.changed.notified() => self.change(connected).await,
+                () = sleep_until(watch) => self.watch(connected, Vec::new()).await,
             };
+            watch = Instant::now() + WATCH;
             if let Err(error) = kept {
                 return error;
             }
         }
     }
 
-    /// Is the connection alive, and the log still the same?
-    async fn watch(&self, Connected { connection, epoch, .. }: &mut Connected) -> Result<()> {
-        let mut ask = redis::cmd("HGET");
-        let now: Option<String> = answer(ask.arg(self.redis.log_key()).arg("epoch"), connection).await?;
-        if now.as_ref() == Some(epoch) { Ok(()) } else { Err(Error::Away("the log was opened anew".into())) }
+    /// Hears what was joined, and no longer what was left.
+    async fn change(&self, connected: &mut Connected) -> Result<()> {
+        let joined = self.subscribe(connected).await?;
+        if !joined.is_empty() {
+            self.watch(connected, joined.clone()).await?;
+            self.confirm(joined.iter(), connected.looked);
+        }
+        Ok(())
+    }
+
+    /// Notes in the line how things stand. An error: the connection is dead, or the log is another one.
+    async fn watch(&self, connected: &mut Connected, joined: Vec<Topic>) -> Result<()> {
+        let at = self.look(connected).await?;
+        // Where it is full, the connection is cut.
+        connected.feed.put(Some(Item::At(At { joined, ..at })));
+        Ok(())
+    }
+
+    /// How things stand, for the topics that are subscribed to.
+    async fn look(&self, Connected { connection, epoch, subscribed, looked, .. }: &mut Connected) -> Result<At> {
+        let mut ask = Pipeline::new();
+        ask.cmd("HMGET").arg(self.redis.log_key()).arg(&["epoch", "last"]);
+        ask.cmd("ZRANGEBYSCORE").arg(self.redis.active_key()).arg(format!("({looked}")).arg("+inf").arg("WITHSCORES");
+        let (log, moved): ((Option<String>, Option<u64>), Vec<(String, f64)>) = ask.query_async(connection).await?;
+        let (Some(now), Some(last)) = log else { return Err(Error::Away("the log is not open".into())) };
+        if now != *epoch {
+            return Err(Error::Away("the log was opened anew".into()));
+        }
+        *looked = Position(last);
+        // Positions are below 2^53, so that they are whole numbers there.
+        let moved = moved.into_iter().filter_map(|(topic, p)| Some((topic.parse().ok()?, Position(p as u64))));
+        Ok(At { last: *looked, moved: moved.filter(|row| subscribed.contains(&row.0)).collect(), joined: Vec::new() })
     }
 }
 

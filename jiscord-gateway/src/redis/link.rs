@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use jiscord_core::{Position, Topic, UserId};
+use jiscord_core::{Topic, UserId};
 use rand::Rng;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisError,
@@ -148,8 +148,8 @@ impl Redis {
     /// Opens the log, and tells where it is.
     pub(super) async fn open(&self, connection: &mut MultiplexedConnection) -> Result<Log> {
         let mut open = evalsha(&scripts::OPEN, &[self.log_key()]);
-        let (epoch, last, _floor): (String, u64, u64) = answer(open.arg(Uuid::new_v4().to_string()), connection).await?;
-        Ok(Log { epoch, last: Position(last) })
+        let (epoch, _last, _floor): (String, u64, u64) = answer(open.arg(Uuid::new_v4().to_string()), connection).await?;
+        Ok(Log { epoch })
     }
 }
 
@@ -162,7 +162,6 @@ pub(super) struct Link {
 /// Where the log was when it was opened.
 pub(super) struct Log {
     pub(super) epoch: String,
-    pub(super) last: Position,
 }
 
 /// Calls a script that is loaded, and never loads it: where it is gone, this is another run of the server.

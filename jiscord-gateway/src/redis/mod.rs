@@ -22,6 +22,7 @@ mod marks;
 mod payload;
 mod publisher;
 mod scripts;
+mod stretch;
 
 pub use self::{
     bus::RedisBus,
