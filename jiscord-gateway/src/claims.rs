@@ -57,10 +57,11 @@ pub struct Eviction {
 #[async_trait]
 pub trait Claims: Send + Sync {
     /// Claims the place of a user's device for a session of this instance. One device too many evicts the longest silent one.
+    /// A session that `resumes` gets a new fence, wherever it was before; none if another session has the place by now.
     ///
     /// Two claims that run at once may return in either order: a session that finds a larger fence than its own in its place
     /// is the one that is over.
-    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId) -> Result<Claimed>;
+    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId, resumes: bool) -> Result<Option<Claimed>>;
 
     /// Gives a place back. Nothing happens if a later claim has it.
     async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> Result<()>;
@@ -84,6 +85,7 @@ struct Places {
 }
 
 struct Place {
+    session: SessionId,
     fence: u64,
     heard: Instant,
 }
@@ -97,13 +99,18 @@ impl LocalClaims {
 
 #[async_trait]
 impl Claims for LocalClaims {
-    async fn claim(&self, user: UserId, device: Option<&Device>, _session: SessionId) -> Result<Claimed> {
+    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId, resumes: bool) -> Result<Option<Claimed>> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = device.cloned();
+        let there = places.users.get(&user).and_then(|devices| devices.get(&device));
+        if resumes && there.is_some_and(|place| place.session != session) {
+            return Ok(None);
+        }
         let fence = SystemClock.now_micros().max(places.fence + 1);
         places.fence = fence;
         let devices = places.users.entry(user).or_default();
-        devices.insert(device.cloned(), Place { fence, heard: Instant::now() });
-        let mut evicted = vec![Eviction { device: device.cloned(), fence }];
+        devices.insert(device.clone(), Place { session, fence, heard: Instant::now() });
+        let mut evicted = vec![Eviction { device, fence }];
         while devices.len() > self.most.max(1) {
             let others = devices.iter().filter(|(_, place)| place.fence != fence);
             let Some(silent) = others.min_by_key(|(_, place)| (place.heard, place.fence)).map(|(device, _)| device.clone())
@@ -114,7 +121,7 @@ impl Claims for LocalClaims {
                 evicted.push(Eviction { device: silent, fence: place.fence + 1 });
             }
         }
-        Ok(Claimed { fence, evicted })
+        Ok(Some(Claimed { fence, evicted }))
     }
 
     async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> Result<()> {
@@ -163,8 +170,8 @@ mod tests {
     #[tokio::test]
     async fn the_later_claim_lives_and_a_late_release_changes_nothing() {
         let claims = LocalClaims::new(8);
-        let first = claims.claim(user(), None, session()).await.unwrap();
-        let second = claims.claim(user(), None, session()).await.unwrap();
+        let first = claims.claim(user(), None, session(), false).await.unwrap().unwrap();
+        let second = claims.claim(user(), None, session(), false).await.unwrap().unwrap();
         assert!(second.fence > first.fence);
         assert_eq!(second.evicted, [Eviction { device: None, fence: second.fence }]);
         claims.release(user(), None, first.fence).await.unwrap();
@@ -174,15 +181,29 @@ mod tests {
         assert_eq!(claims.refresh(&own).await.unwrap(), [0, 1]);
     }
 
+    #[tokio::test]
+    async fn a_session_resumes_unless_another_one_has_its_place() {
+        let claims = LocalClaims::new(8);
+        let other: SessionId = "0e984725-c51c-4bf4-9960-e1c80e27aba0".parse().unwrap();
+        let resume = async |session| claims.claim(user(), None, session, true).await.unwrap();
+        let first = resume(session()).await.expect("nobody has the place");
+        let again = resume(session()).await.expect("it is its own");
+        assert!(again.fence > first.fence);
+        assert_eq!(again.evicted, [Eviction { device: None, fence: again.fence }], "its socket of before is over");
+        assert_eq!(resume(other).await, None);
+        claims.claim(user(), None, other, false).await.unwrap().unwrap();
+        assert_eq!(resume(session()).await, None);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_device_too_many_evicts_the_longest_silent() {
         tokio::time::advance(Duration::from_secs(60)).await;
         let claims = LocalClaims::new(2);
         let [phone, laptop, tablet] = ["phone", "laptop", "tablet"].map(|name| Device::new(name).unwrap());
-        let first = claims.claim(user(), Some(&phone), session()).await.unwrap();
-        let second = claims.claim(user(), Some(&laptop), session()).await.unwrap();
+        let first = claims.claim(user(), Some(&phone), session(), false).await.unwrap().unwrap();
+        let second = claims.claim(user(), Some(&laptop), session(), false).await.unwrap().unwrap();
         claims.refresh(&[own(Some(&phone), first.fence, 1), own(Some(&laptop), second.fence, 9)]).await.unwrap();
-        let third = claims.claim(user(), Some(&tablet), session()).await.unwrap();
+        let third = claims.claim(user(), Some(&tablet), session(), false).await.unwrap().unwrap();
         assert_eq!(third.evicted[1..], [Eviction { device: Some(laptop.clone()), fence: second.fence + 1 }]);
         assert_eq!(claims.refresh(&[own(Some(&laptop), second.fence, 0)]).await.unwrap(), [0]);
     }

@@ -1,7 +1,7 @@
 //! One connection, from HELLO to close.
 //!
 //! ```text
-//! Greeted ── IDENTIFY ──► Active ──► close
+//! Greeted ── IDENTIFY, RESUME ──► Active ──► close
 //! ```
 //!
 //! A state is a struct and a step consumes it, so an `Active` without a user cannot be written. This task only reads;
@@ -25,7 +25,9 @@ use jiscord_core::{
     ClientFrame, Code, Fault, ServerFrame,
     backend::Actor,
     fault::Result,
-    frame::{CloseCode, ErrorFrame, FrameError, Hello, Identify, Intents, MessageAck, Reconnect, SendMessage, TypingStart},
+    frame::{
+        CloseCode, ErrorFrame, FrameError, Hello, Identify, Intents, MessageAck, Reconnect, Resume, SendMessage, TypingStart,
+    },
     text::Device,
 };
 use rand::Rng;
@@ -37,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dispatch::{End, Key, Post},
-    hub::{Entrant, Hub, Refused, Seat},
+    hub::{Cut, Entrant, Hub, Refused, Seat},
     wire::{self, Io, Reader, Said},
 };
 
@@ -186,9 +188,10 @@ impl<'a> Greeted<'a> {
             let frame = timeout_at(self.until, hear).await.map_err(|_| Some(CloseCode::NotIdentified))??;
             match frame {
                 Ok(ClientFrame::Heartbeat(())) => self.client.out.say(ServerFrame::HeartbeatAck(())).await,
-                Ok(ClientFrame::Identify(identify)) => break identify,
-                // Sessions cannot be resumed yet: the client identifies anew.
-                Ok(ClientFrame::Resume(_)) => return Err(Some(CloseCode::ResumeRefused)),
+                Ok(ClientFrame::Identify(identify)) => break (identify, None),
+                Ok(ClientFrame::Resume(Resume { token, session_id, device, intents, epoch, after })) => {
+                    break (Identify { token, device, intents }, Some(Cut { session: session_id, epoch, after }));
+                }
                 // Without what serde says of it, which may quote a token.
                 Err(FrameError::Body { op, .. }) if op == "IDENTIFY" || op == "RESUME" => {
                     self.client.out.error(Fault::new(Code::MALFORMED, format!("bad {op}")), Some(op), None).await;
@@ -197,17 +200,18 @@ impl<'a> Greeted<'a> {
                 _ => return Err(Some(CloseCode::NotIdentified)),
             }
         };
-        let Identify { token, device, intents } = identify;
+        let (Identify { token, device, intents }, cut) = identify;
+        let op = if cut.is_some() { "RESUME" } else { "IDENTIFY" };
         let device = match device.as_deref().map(Device::new).transpose() {
             Ok(device) => device,
             Err(error) => {
-                self.client.out.error(error.into(), Some("IDENTIFY".into()), None).await;
+                self.client.out.error(error.into(), Some(op.into()), None).await;
                 return Err(Some(CloseCode::NotIdentified));
             }
         };
         let Client { out, heard, reader, shutdown, .. } = &*self.client;
         let intents = intents.unwrap_or(Intents::all());
-        let enter = out.hub.enter(out.key, Entrant { token: &token, device, intents, end: self.end, heard });
+        let enter = out.hub.enter(out.key, Entrant { token: &token, device, intents, cut, end: self.end, heard });
         let entered = select! {
             // Each step has its time; all together have this.
             entered = timeout(out.hub.settings.limits.command * 4, enter) => entered,
@@ -220,7 +224,7 @@ impl<'a> Greeted<'a> {
             Err(Refused::Fault(fault)) if fault.code == Code::UNAUTHORIZED => return Err(Some(CloseCode::BadToken)),
             Err(Refused::Fault(fault)) => {
                 tracing::warn!(error = %fault, code = %fault.code, "a session could not begin");
-                out.error(fault, Some("IDENTIFY".into()), None).await;
+                out.error(fault, Some(op.into()), None).await;
                 return Err(Some(CloseCode::TryLater));
             }
         };

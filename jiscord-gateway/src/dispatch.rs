@@ -92,6 +92,12 @@ pub(crate) enum Post {
     Say { key: Key, text: Utf8Bytes },
     /// READY: from here on events above `p` are told.
     Ready { key: Key, text: Utf8Bytes, intents: Intents, p: Position },
+    /// A session that was cut off is back: events above `p` are held back for it.
+    Hold { key: Key, intents: Intents, p: Position },
+    /// What it missed, after which it is told what was held back.
+    Resume { key: Key, texts: Vec<Utf8Bytes> },
+    /// What some sockets keep may be stale. Told in its place among the events.
+    Stale { to: Arc<[Key]>, text: Utf8Bytes },
     /// An event.
     Tell(Tell),
     /// The log begins anew: from here on events above this position are told.
@@ -155,6 +161,14 @@ struct Socket {
     end: End,
     /// None before READY.
     told: Option<(Position, Intents)>,
+    /// What is told after it was told what it missed.
+    held: Option<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    texts: Vec<Utf8Bytes>,
+    bytes: usize,
 }
 
 /// How a socket is written to.
@@ -184,7 +198,7 @@ impl Dispatcher {
     fn handle(&mut self, post: Post, fed: &mut Vec<Key>) {
         match post {
             Post::Add { key, writer, end } => {
-                self.sockets.insert(key, Socket { way: Way::Now { writer, fed: false }, end, told: None });
+                self.sockets.insert(key, Socket { way: Way::Now { writer, fed: false }, end, told: None, held: None });
             }
             Post::Say { key, text } => self.write(key, Message::Text(text), fed),
             Post::Ready { key, text, intents, p } => {
@@ -192,6 +206,28 @@ impl Dispatcher {
                     socket.told = Some((p, intents));
                 }
                 self.write(key, Message::Text(text), fed);
+            }
+            Post::Hold { key, intents, p } => {
+                if let Some(socket) = self.sockets.get_mut(&key) {
+                    (socket.told, socket.held) = (Some((p, intents)), Some(Held::default()));
+                }
+            }
+            Post::Resume { key, texts } => {
+                let Some(socket) = self.sockets.get_mut(&key) else { return };
+                let held = socket.held.take().unwrap_or_default();
+                // After the last word nothing follows.
+                if socket.told.is_some() {
+                    for text in texts.into_iter().chain(held.texts) {
+                        self.write(key, Message::Text(text), fed);
+                    }
+                }
+            }
+            Post::Stale { to, text } => {
+                for key in to.iter() {
+                    if self.sockets.get(key).is_some_and(|socket| socket.told.is_some()) {
+                        self.place(*key, &text, fed);
+                    }
+                }
             }
             Post::Tell(tell) => {
                 for key in tell.to.iter() {
@@ -211,8 +247,8 @@ impl Dispatcher {
             Post::Close { key, code } => {
                 self.write(key, close(code), fed);
                 if let Some(socket) = self.sockets.get_mut(&key) {
-                    // Answers that are still on their way would come after the last word.
-                    socket.told = None;
+                    // What is still on its way would come after the last word.
+                    (socket.told, socket.held) = (None, None);
                 }
             }
             Post::Drop { key } => {
@@ -242,10 +278,23 @@ impl Dispatcher {
         match (tell.p, &socket.way) {
             (Some(p), _) if p <= *last => return,
             (Some(p), _) => *last = p,
-            (None, Way::Now { .. }) => {}
+            (None, Way::Now { .. }) if socket.held.is_none() => {}
             (None, _) => return,
         }
-        self.write(key, Message::Text(tell.text.clone()), fed);
+        self.place(key, &tell.text, fed);
+    }
+
+    /// Writes a text in its place among the events.
+    fn place(&mut self, key: Key, text: &Utf8Bytes, fed: &mut Vec<Key>) {
+        let Some(socket) = self.sockets.get_mut(&key) else { return };
+        let Some(held) = &mut socket.held else { return self.write(key, Message::Text(text.clone()), fed) };
+        held.bytes += text.len();
+        held.texts.push(text.clone());
+        if held.bytes > self.queue {
+            // The socket itself is free: the connection says the last word.
+            (socket.told, socket.held) = (None, None);
+            socket.end.set(Some(CloseCode::TooSlow));
+        }
     }
 
     fn write(&mut self, key: Key, message: Message, fed: &mut Vec<Key>) {

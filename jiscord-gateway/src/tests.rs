@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use jiscord_core::{
     ChannelId, Code, Event, EventId, Fault, GuildId, MessageId, ServerFrame, Topic, UserId,
     backend::{Actor, Backend, GuildState, Identity, Membership, Sent, TokenVerifier},
-    event::{EventLog, Position, Publish},
+    event::{EventLog, Logged, Position, Publish},
     fault::Result,
     frame::{MemberRemove, MessageAck, SendMessage},
     mint::IdSource,
@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use crate::{
     Settings,
-    bus::{Bus, Heard},
+    bus::{Bus, Heard, Replay, Stale},
     claims::LocalClaims,
     connection,
     hub::Hub,
@@ -50,6 +50,7 @@ struct Fake {
     /// Messages wait while this is false.
     storing: watch::Sender<bool>,
     verifying: Mutex<Option<Code>>,
+    step: Mutex<Option<Arc<Step>>>,
 }
 
 #[derive(Default)]
@@ -122,7 +123,15 @@ impl Fake {
         self.tell(vec![Topic::Guild(guild), Topic::User(user_id)], None, ServerFrame::MemberRemove(gone)).await;
     }
 
+    async fn pass(&self) {
+        let step = self.step.lock().unwrap().clone();
+        if let Some(step) = step {
+            step.pass().await;
+        }
+    }
+
     async fn opened(&self) {
+        self.pass().await;
         self.open.subscribe().wait_for(|open| *open).await.unwrap();
     }
 }
@@ -130,6 +139,7 @@ impl Fake {
 #[async_trait]
 impl TokenVerifier for Fake {
     async fn verify_token(&self, token: &str) -> Result<Identity> {
+        self.pass().await;
         if let Some(code) = self.verifying.lock().unwrap().clone() {
             return Err(Fault::new(code, "not now"));
         }
@@ -146,6 +156,7 @@ impl Backend for Fake {
     }
 
     async fn memberships(&self, _: Actor, user: UserId) -> Result<Vec<Membership>> {
+        self.pass().await;
         let memberships = {
             let rows = self.rows.lock().unwrap();
             let of = rows.members.get(&user).into_iter().flatten();
@@ -158,6 +169,7 @@ impl Backend for Fake {
 
     async fn load_guild(&self, actor: Actor, guild: GuildId) -> Result<Option<GuildState>> {
         assert_eq!(actor, Actor::System);
+        self.pass().await;
         let state = self.rows.lock().unwrap().guilds.get(&guild).cloned();
         self.opened().await;
         Ok(state)
@@ -201,12 +213,17 @@ impl Backend for Fake {
 struct Script {
     says: tokio::sync::Mutex<mpsc::Receiver<Heard>>,
     epoch: Mutex<String>,
+    /// From where on topics are heard that are joined.
+    joined: Mutex<Position>,
+    /// What the log has; while there is none, whoever asks waits.
+    replayed: watch::Sender<Option<Replay>>,
 }
 
 impl Script {
     fn new() -> (Arc<Self>, mpsc::Sender<Heard>) {
         let (say, says) = mpsc::channel(16);
-        (Arc::new(Self { says: says.into(), epoch: Mutex::new("first".into()) }), say)
+        let (epoch, joined, replayed) = (Mutex::new("first".into()), Mutex::new(Position(1_000)), watch::Sender::new(None));
+        (Arc::new(Self { says: says.into(), epoch, joined, replayed }), say)
     }
 }
 
@@ -238,11 +255,18 @@ impl Bus for Script {
         Position(1_000)
     }
 
-    async fn join(&self, _: Topic) -> Result<()> {
-        Ok(())
+    async fn join(&self, _: Topic) -> Result<Position> {
+        Ok(*self.joined.lock().unwrap())
     }
 
     fn leave(&self, _: Topic) {}
+
+    async fn replay(&self, _: &[Topic], after: Position, to: Position) -> Result<Replay> {
+        self.replayed.subscribe().wait_for(Option::is_some).await.unwrap();
+        let mut replay = self.replayed.borrow().clone().unwrap();
+        replay.events.retain(|logged| logged.p > after && logged.p <= to);
+        Ok(replay)
+    }
 
     async fn next(&self) -> Heard {
         match self.says.lock().await.recv().await {
@@ -277,6 +301,7 @@ impl World {
             open: watch::Sender::new(true),
             storing: watch::Sender::new(true),
             verifying: Mutex::default(),
+            step: Mutex::default(),
         });
         let claims = Arc::new(LocalClaims::new(settings.limits.devices));
         let hub = Hub::new(fake.clone(), bus, claims, settings);
@@ -346,6 +371,12 @@ impl Client {
         }
     }
 
+    /// Nothing comes, however long it is waited for.
+    async fn hears_nothing_yet(&mut self) {
+        let heard = tokio::time::timeout(Duration::from_millis(500), self.next()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+
     /// Asks for something that is answered, so that whatever came before it has been heard.
     async fn hears_nothing(&mut self) {
         self.say(json!({"op": "HEARTBEAT"})).await;
@@ -378,10 +409,26 @@ async fn every_connection_ends_for_the_right_reason() {
         ("a flood of heartbeats", vec![text(json!({"op": "HEARTBEAT"})); 11], vec!["HEARTBEAT_ACK"; 10], 4008),
         ("a flood of pings", vec![Ws::Ping("x".into()); 11], vec![], 4008),
         (
-            "RESUME",
+            "RESUME of another log",
             vec![text(json!({"op": "RESUME", "d": {"token": "ada", "sessionId": Uuid::new_v4(), "epoch": "e", "after": 1}}))],
+            vec!["RESYNC", "RESUMED"],
+            4009,
+        ),
+        (
+            "RESUME with a bad token",
+            vec![text(json!({"op": "RESUME", "d": {"token": "eve", "sessionId": Uuid::new_v4(), "epoch": "e", "after": 1}}))],
             vec!["INVALID_SESSION"],
-            4012,
+            4004,
+        ),
+        ("a bad RESUME", vec![text(json!({"op": "RESUME", "d": {"token": "ada"}})), identify()], vec!["ERROR", "READY"], 4009),
+        (
+            "RESUME in a session",
+            vec![
+                identify(),
+                text(json!({"op": "RESUME", "d": {"token": "ada", "sessionId": Uuid::new_v4(), "epoch": "e", "after": 1}})),
+            ],
+            vec!["READY"],
+            4005,
         ),
     ];
     for (name, says, ops, code) in cases {
@@ -671,6 +718,409 @@ async fn a_store_that_does_not_answer_leaves_the_outcome_unknown() {
     ada.hears_nothing().await;
 }
 
+/// Something in a channel, as a bus tells it.
+fn happened(p: u64, guild: GuildId, channel: ChannelId) -> Logged {
+    let (nonce, message_id) = (p.to_string(), MessageId::new(Uuid::nil()));
+    let frame = ServerFrame::MessageAck(MessageAck { nonce, message_id, channel_id: channel });
+    Logged { p: Position(p), event: Event::new(EventId::NONE, vec![Topic::Guild(guild)], Some(channel), frame) }
+}
+
+fn heard(p: u64, guild: GuildId, channel: ChannelId) -> Heard {
+    let Logged { p, event } = happened(p, guild, channel);
+    Heard::Event { event, p: Some(p) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_and_cannot_be_told_is_stale_for_those_who_hear_it() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (guild, _) = world.fake.guild(&["ada"]);
+    let (other, there) = world.fake.guild(&["ada", "bob"]);
+    let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
+    let topics = vec![Topic::Guild(guild), Topic::User(world.fake.user("bob"))];
+    says.send(Heard::Gap { p: Position(1_005), stale: Stale::Topics(topics.clone()) }).await.unwrap();
+    says.send(heard(1_006, other, there)).await.unwrap();
+    for (client, topic) in [(&mut ada, topics[0]), (&mut bob, topics[1])] {
+        let resync = client.hear("RESYNC").await;
+        assert_eq!(resync, json!({"op": "RESYNC", "d": {"topics": [topic], "epoch": "first"}, "p": 1_005}));
+        assert_eq!(client.hear("MESSAGE_ACK").await["p"], 1_006);
+    }
+    // Nothing that cannot be told: nobody hears of it.
+    says.send(Heard::Gap { p: Position(1_006), stale: Stale::Nothing }).await.unwrap();
+    says.send(Heard::Upto { p: Position(1_009) }).await.unwrap();
+    says.send(heard(1_010, other, there)).await.unwrap();
+    assert_eq!(bob.hear("MESSAGE_ACK").await["p"], 1_010);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_as_high_as_all_that_was_told() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    world.fake.guild(&["ada"]);
+    // Her topics are heard above that only.
+    *bus.joined.lock().unwrap() = Position(2_000);
+    let mut client = world.socket(1 << 16).await;
+    client.say(json!({"op": "IDENTIFY", "d": {"token": "ada"}})).await;
+    client.hears_nothing_yet().await;
+    says.send(Heard::Upto { p: Position(1_999) }).await.unwrap();
+    client.hears_nothing_yet().await;
+    says.send(Heard::Upto { p: Position(2_001) }).await.unwrap();
+    assert_eq!(client.hear("READY").await["p"], 2_001);
+    says.send(Heard::Upto { p: Position(3_000) }).await.unwrap();
+    client.hears_nothing_yet().await;
+    client.say(json!({"op": "HEARTBEAT"})).await;
+    assert_eq!(client.hear("HEARTBEAT_ACK").await["p"], 3_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happened_before_a_joined_guild_was_heard_is_told_in_its_place() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (guild, channel) = world.fake.guild(&["ada"]);
+    let (new, there) = world.fake.guild(&[]);
+    let mut ada = world.user("ada").await;
+    // The guild that she joins at 1_001 is heard from 1_004 on. What came before is in the log.
+    let (user_id, rev) = (world.fake.user("ada"), world.fake.now());
+    world.fake.rows.lock().unwrap().members.entry(user_id).or_default().insert(new, rev);
+    let member = Member { guild_id: new, user_id, username: None, joined_at: SystemClock.now(), rev };
+    let event = Event::new(EventId::NONE, vec![Topic::User(user_id)], None, ServerFrame::MemberAdd(member));
+    *bus.joined.lock().unwrap() = Position(1_004);
+    bus.replayed.send_replace(Some(Replay::new(vec![happened(1_002, new, there), happened(1_004, new, there)], vec![])));
+    says.send(Heard::Event { event, p: Some(Position(1_001)) }).await.unwrap();
+    says.send(heard(1_003, guild, channel)).await.unwrap();
+    says.send(heard(1_005, new, there)).await.unwrap();
+    assert_eq!(ada.hear("GUILD_CREATE").await["p"], 1_001);
+    for p in 1_002..=1_005 {
+        assert_eq!(ada.hear("MESSAGE_ACK").await["p"], p);
+    }
+}
+
+/// READY and the socket's end, so that it can be resumed.
+async fn cut_off(world: &World, name: &str) -> Value {
+    let (client, ready) = world.connect(json!({"token": name})).await;
+    drop(client);
+    resume(name, &ready)
+}
+
+fn resume(name: &str, ready: &Value) -> Value {
+    json!({"token": name, "sessionId": ready["d"]["sessionId"], "epoch": ready["d"]["epoch"], "after": ready["p"]})
+}
+
+impl World {
+    /// Resumes, and returns what was told before RESUMED, and RESUMED.
+    async fn resume(&self, resume: &Value) -> (Client, Vec<Value>, Value) {
+        let mut client = self.socket(1 << 16).await;
+        client.say(json!({"op": "RESUME", "d": resume})).await;
+        let mut told = Vec::new();
+        loop {
+            let frame = client.next().await;
+            if frame["op"] == "RESUMED" {
+                return (client, told, frame);
+            }
+            told.push(frame);
+        }
+    }
+}
+
+fn ops(frames: &[Value]) -> Vec<&str> {
+    frames.iter().map(|frame| frame["op"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_is_told_in_order_and_then_what_happens() {
+    let world = World::new().await;
+    let (guild, channel) = world.fake.guild(&["ada", "bob"]);
+    let (left, over) = world.fake.guild(&["ada", "bob"]);
+    let (joined, there) = world.fake.guild(&["bob"]);
+    let mut bob = world.user("bob").await;
+    let cut = cut_off(&world, "ada").await;
+
+    bob.send(channel, "one").await;
+    bob.hear("MESSAGE_CREATE").await;
+    bob.send(over, "never seen: she is not in it when she comes back").await;
+    bob.hear("MESSAGE_CREATE").await;
+    world.fake.leave(left, "ada").await;
+    bob.hear("MEMBER_REMOVE").await;
+    bob.send(there, "before she joined, but she may see it now").await;
+    bob.hear("MESSAGE_CREATE").await;
+    world.fake.join(joined, "ada").await;
+    let new = world.fake.add_channel(guild).await;
+    world.fake.join(guild, "eve").await;
+    for op in ["MEMBER_ADD", "CHANNEL_CREATE", "MEMBER_ADD"] {
+        bob.hear(op).await;
+    }
+    bob.send(new, "two").await;
+    bob.hear("MESSAGE_CREATE").await;
+
+    let all =
+        ["MESSAGE_CREATE", "GUILD_DELETE", "MESSAGE_CREATE", "GUILD_CREATE", "CHANNEL_CREATE", "MEMBER_ADD", "MESSAGE_CREATE"];
+    let (mut ada, told, resumed) = world.resume(&cut).await;
+    assert_eq!(ops(&told), all);
+    assert_eq!(resumed["d"], json!({"replayed": 7}));
+    assert_eq!(told[0]["d"]["content"], "one");
+    assert_eq!(told[1]["d"]["guildId"], json!(left));
+    assert_eq!(told[3]["d"]["channels"][0]["channelId"], json!(there));
+    assert_eq!(told[6]["d"]["content"], "two");
+    let places: Vec<_> = told.iter().chain([&resumed]).map(|frame| frame["p"].as_u64().unwrap()).collect();
+    assert!(places[..7].is_sorted_by(|a, b| a < b) && places[7] >= places[6], "{places:?}");
+    bob.send(new, "three").await;
+    assert_eq!(ada.hear("MESSAGE_CREATE").await["d"]["content"], "three");
+
+    // The same again tells the same, and more; whoever had the place is out. Only what was asked for is told.
+    let mut some = cut.clone();
+    some["intents"] = json!(["messages"]);
+    let (_, told, _) = world.resume(&some).await;
+    assert_eq!(ada.rest().await, (vec!["INVALID_SESSION".into()], 4010));
+    assert_eq!(ops(&told), ["MESSAGE_CREATE"; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_place_is_taken_cannot_be_resumed() {
+    let world = World::new().await;
+    world.fake.user("ada");
+    let cut = cut_off(&world, "ada").await;
+    let mut ada = world.user("ada").await;
+    let mut late = world.socket(1 << 16).await;
+    late.say(json!({"op": "RESUME", "d": cut})).await;
+    assert_eq!(late.rest().await, (vec!["INVALID_SESSION".into()], 4012));
+    ada.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_told_again_is_stale() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (guild, channel) = world.fake.guild(&["ada"]);
+    let (lost, gone) = world.fake.guild(&["ada"]);
+    let cut = cut_off(&world, "ada").await;
+    says.send(heard(1_001, guild, channel)).await.unwrap();
+    says.send(heard(1_002, lost, gone)).await.unwrap();
+    bus.replayed.send_replace(Some(Replay::new(vec![happened(1_001, guild, channel)], vec![Topic::Guild(lost)])));
+    let (client, told, resumed) = world.resume(&cut).await;
+    assert_eq!(ops(&told), ["MESSAGE_ACK", "RESYNC"]);
+    assert_eq!(told[1], json!({"op": "RESYNC", "d": {"topics": [Topic::Guild(lost)], "epoch": "first"}, "p": 1_002}));
+    assert_eq!(resumed, json!({"op": "RESUMED", "d": {"replayed": 1}, "p": 1_002}));
+    drop(client);
+
+    // Another log, or a place that is in no log of ours.
+    for (epoch, after) in [("before", 1_000), ("first", 6_000_000)] {
+        let mut cut = cut.clone();
+        (cut["epoch"], cut["after"]) = (json!(epoch), json!(after));
+        let (mut client, told, resumed) = world.resume(&cut).await;
+        assert_eq!(told, [json!({"op": "RESYNC", "d": {"topics": null, "epoch": "first"}, "p": 1_002})]);
+        assert_eq!(resumed["d"]["replayed"], 0);
+        client.hears_nothing().await;
+    }
+    // Another gateway has told it a little more than we know of: it is not told that again.
+    let mut cut = cut.clone();
+    cut["after"] = json!(1_005);
+    bus.replayed.send_replace(Some(Replay::default()));
+    let (mut client, told, resumed) = world.resume(&cut).await;
+    assert_eq!((told.len(), &resumed["p"]), (0, &json!(1_005)));
+    says.send(heard(1_005, guild, channel)).await.unwrap();
+    says.send(heard(1_006, guild, channel)).await.unwrap();
+    assert_eq!(client.hear("MESSAGE_ACK").await["p"], 1_006);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_while_the_log_is_read_waits_for_its_end() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (guild, channel) = world.fake.guild(&["ada"]);
+    let cut = cut_off(&world, "ada").await;
+    says.send(heard(1_001, guild, channel)).await.unwrap();
+    let mut client = world.socket(1 << 16).await;
+    client.say(json!({"op": "RESUME", "d": cut})).await;
+    client.hears_nothing_yet().await;
+    for p in 1_002..1_005 {
+        says.send(heard(p, guild, channel)).await.unwrap();
+    }
+    let topics = vec![Topic::Guild(guild)];
+    says.send(Heard::Gap { p: Position(1_004), stale: Stale::Topics(topics) }).await.unwrap();
+    says.send(heard(1_005, guild, channel)).await.unwrap();
+    client.hears_nothing_yet().await;
+    bus.replayed.send_replace(Some(Replay::new(vec![happened(1_001, guild, channel)], vec![])));
+    let mut told = Vec::new();
+    while told.len() < 7 {
+        let frame = client.next().await;
+        told.push((frame["op"].as_str().unwrap().to_owned(), frame["p"].as_u64().unwrap()));
+    }
+    let want = [
+        ("MESSAGE_ACK", 1_001),
+        ("RESUMED", 1_001),
+        ("MESSAGE_ACK", 1_002),
+        ("MESSAGE_ACK", 1_003),
+        ("MESSAGE_ACK", 1_004),
+        ("RESYNC", 1_004),
+        ("MESSAGE_ACK", 1_005),
+    ];
+    assert_eq!(told, want.map(|(op, p)| (op.to_owned(), p)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_makes_us_wait_too_long_for_the_log_is_closed_and_not_kept_in_memory() {
+    let (bus, says) = Script::new();
+    let mut settings = Settings::default();
+    settings.limits.queue = 1_000;
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), settings);
+    let (guild, channel) = world.fake.guild(&["ada"]);
+    let cut = cut_off(&world, "ada").await;
+    let mut client = world.socket(1 << 16).await;
+    client.say(json!({"op": "RESUME", "d": cut})).await;
+    client.hears_nothing_yet().await;
+    for p in 1_001..1_020 {
+        says.send(heard(p, guild, channel)).await.unwrap();
+    }
+    assert_eq!(client.rest().await, (vec![], 4011));
+}
+
+/// Does something at one of the moments in which a session that resumes waits for others.
+struct Stepping {
+    bus: Arc<LocalBus>,
+    step: Arc<Step>,
+}
+
+/// Counts the moments, and has one in which something happens.
+#[derive(Default)]
+struct Step {
+    now: std::sync::atomic::AtomicUsize,
+    at: std::sync::atomic::AtomicUsize,
+    act: Mutex<Option<mpsc::UnboundedSender<tokio::sync::oneshot::Sender<()>>>>,
+}
+
+impl Step {
+    async fn pass(&self) {
+        let now = self.now.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let act = self.act.lock().unwrap().clone();
+        if let Some(act) = act.filter(|_| now == self.at.load(std::sync::atomic::Ordering::SeqCst)) {
+            let (done, is_done) = tokio::sync::oneshot::channel();
+            let _ = act.send(done);
+            let _ = is_done.await;
+        }
+    }
+}
+
+#[async_trait]
+impl Publish for Stepping {
+    async fn publish(&self, events: &[Event]) -> Result<()> {
+        self.bus.publish(events).await
+    }
+
+    async fn pass(&self, event: Event) -> Result<()> {
+        self.bus.pass(event).await
+    }
+}
+
+#[async_trait]
+impl Bus for Stepping {
+    fn epoch(&self) -> String {
+        self.bus.epoch()
+    }
+
+    fn start(&self) -> Position {
+        self.bus.start()
+    }
+
+    async fn join(&self, topic: Topic) -> Result<Position> {
+        self.step.pass().await;
+        let joined = self.bus.join(topic).await;
+        self.step.pass().await;
+        joined
+    }
+
+    fn leave(&self, topic: Topic) {
+        self.bus.leave(topic);
+    }
+
+    async fn replay(&self, topics: &[Topic], after: Position, to: Position) -> Result<Replay> {
+        self.step.pass().await;
+        let replay = self.bus.replay(topics, after, to).await;
+        self.step.pass().await;
+        replay
+    }
+
+    async fn next(&self) -> Heard {
+        self.bus.next().await
+    }
+}
+
+/// At every moment in which a session that resumes waits for the bus or the backend, everything that matters happens: messages,
+/// a guild that is left, one that is joined. Whenever it is, she is told all of it once, in order, by rights of then or of now.
+#[tokio::test(start_paused = true)]
+async fn whenever_something_happens_while_a_session_resumes_it_is_told_once() {
+    let mut moments = 0;
+    for at in 0.. {
+        let log = MemoryStore::new(Arc::new(SystemClock));
+        let bus = LocalBus::start(log.clone()).await.unwrap();
+        let step = Arc::new(Step::default());
+        let stepping = Arc::new(Stepping { bus, step: step.clone() });
+        let world = Arc::new(World::on(log, stepping, Settings::default()));
+        *world.fake.step.lock().unwrap() = Some(step.clone());
+        let (_, channel) = world.fake.guild(&["ada", "bob"]);
+        // Nobody else is here who is in this one, so that it is loaded for her.
+        world.fake.guild(&["ada"]);
+        let (left, over) = world.fake.guild(&["ada", "bob"]);
+        let (joined, there) = world.fake.guild(&["bob"]);
+        let mut bob = world.user("bob").await;
+        let cut = cut_off(&world, "ada").await;
+        bob.send(channel, "missed").await;
+        bob.hear("MESSAGE_CREATE").await;
+
+        let (act, mut acts) = mpsc::unbounded_channel();
+        *step.act.lock().unwrap() = Some(act);
+        step.at.store(step.now.load(std::sync::atomic::Ordering::SeqCst) + at, std::sync::atomic::Ordering::SeqCst);
+        let happening = tokio::spawn({
+            let world = world.clone();
+            async move {
+                let Some(done) = acts.recv().await else { return false };
+                for (channel, content) in [(channel, "a"), (over, "last")] {
+                    bob.send(channel, content).await;
+                    bob.hear("MESSAGE_CREATE").await;
+                }
+                world.fake.leave(left, "ada").await;
+                bob.hear("MEMBER_REMOVE").await;
+                bob.send(over, "not hers").await;
+                bob.hear("MESSAGE_CREATE").await;
+                world.fake.join(joined, "ada").await;
+                bob.hear("MEMBER_ADD").await;
+                for (channel, content) in [(there, "b"), (channel, "c")] {
+                    bob.send(channel, content).await;
+                    bob.hear("MESSAGE_CREATE").await;
+                }
+                let _ = done.send(());
+                true
+            }
+        });
+        let (mut ada, mut told, resumed) = world.resume(&cut).await;
+        *step.act.lock().unwrap() = None;
+        let happened = happening.await.unwrap();
+        if happened {
+            while !told.iter().any(|frame| frame["d"]["content"] == "c") {
+                told.push(ada.next().await);
+            }
+            moments += 1;
+        }
+        ada.hears_nothing().await;
+        let places: Vec<_> = told.iter().map(|frame| frame["p"].as_u64().unwrap()).collect();
+        assert!(places.is_sorted_by(|a, b| a < b), "moment {at}: {told:#?}");
+        let told: Vec<_> = told
+            .iter()
+            .map(|frame| match (frame["op"].as_str().unwrap(), &frame["d"]["content"]) {
+                ("MESSAGE_CREATE", Value::String(content)) => content.clone(),
+                (op, _) => op.to_owned(),
+            })
+            // She was in that guild until then: whether she is told depends on when she came back.
+            .filter(|what| what != "last")
+            .collect();
+        if !happened {
+            assert_eq!((told, &resumed["d"]["replayed"]), (vec!["missed".to_owned()], &json!(1)));
+            break;
+        }
+        assert_eq!(told, ["missed", "a", "GUILD_DELETE", "GUILD_CREATE", "b", "c"], "moment {at}");
+    }
+    assert!(moments >= 10, "{moments} moments were tried");
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_a_gap_rights_are_loaded_before_anything_is_told() {
     let (bus, says) = Script::new();
@@ -681,38 +1131,36 @@ async fn after_a_gap_rights_are_loaded_before_anything_is_told() {
     let mut bob = world.user("bob").await;
     assert_eq!((&ready["p"], &ready["d"]["epoch"]), (&json!(1_000), &json!("first")));
 
-    // None of this comes over the bus: Bob is removed, Ada joins elsewhere, a channel is made; and positions start over.
+    // None of this comes over the bus: Bob is removed, Ada joins elsewhere, a channel is made; and it is another log.
     world.fake.leave(guild, "bob").await;
     world.fake.join(other, "ada").await;
     let new = world.fake.add_channel(guild).await;
     world.fake.open.send_replace(false);
     *bus.epoch.lock().unwrap() = "second".into();
-    says.send(Heard::Gap { p: Position(5) }).await.unwrap();
-    let message = |p: u64, guild, channel| Heard::Event {
-        event: Event::new(
-            EventId::NONE,
-            vec![Topic::Guild(guild)],
-            Some(channel),
-            ServerFrame::MessageAck(MessageAck {
-                nonce: p.to_string(),
-                message_id: MessageId::new(Uuid::nil()),
-                channel_id: channel,
-            }),
-        ),
-        p: Some(Position(p)),
-    };
-    says.send(message(6, guild, new)).await.unwrap();
-    says.send(message(7, other, there)).await.unwrap();
+    says.send(Heard::Gap { p: Position(2_005), stale: Stale::All }).await.unwrap();
+    says.send(heard(2_006, guild, new)).await.unwrap();
+    says.send(heard(2_007, other, there)).await.unwrap();
     // While rights are loaded, what happens waits.
     ada.say(json!({"op": "HEARTBEAT"})).await;
     assert_eq!(ada.hear("HEARTBEAT_ACK").await["p"], 1_000);
     world.fake.open.send_replace(true);
 
-    assert_eq!(ada.hear("MESSAGE_ACK").await["p"], 6);
-    assert_eq!(ada.hear("MESSAGE_ACK").await["p"], 7);
-    assert_eq!(bob.hear("MESSAGE_ACK").await["p"], 7);
+    for (client, want) in [(&mut ada, &[2_006, 2_007][..]), (&mut bob, &[2_007])] {
+        let (mut told, mut resynced) = (Vec::new(), 0);
+        while told.len() < want.len() || resynced == 0 {
+            let frame = client.next().await;
+            match frame["op"].as_str().unwrap() {
+                "RESYNC" => {
+                    assert_eq!(frame["d"], json!({"topics": null, "epoch": "second"}));
+                    resynced += 1;
+                }
+                _ => told.push(frame["p"].as_u64().unwrap()),
+            }
+        }
+        assert_eq!((told.as_slice(), resynced), (want, 1));
+    }
     let (_, ready) = world.connect(json!({"token": "ada", "device": "phone"})).await;
-    assert_eq!((&ready["p"], &ready["d"]["epoch"]), (&json!(7), &json!("second")));
+    assert_eq!((&ready["p"], &ready["d"]["epoch"]), (&json!(2_007), &json!("second")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -733,8 +733,8 @@ async fn the_later_of_two_gateways_has_the_device() {
     bus.join(Topic::User(user)).await.unwrap();
     let sessions = [SessionId::new(Uuid::new_v4()), SessionId::new(Uuid::new_v4())];
     for device in [None, Some(&phone)] {
-        let first = here.claim(user, device, sessions[0]).await.unwrap();
-        let second = there.claim(user, device, sessions[1]).await.unwrap();
+        let first = here.claim(user, device, sessions[0], false).await.unwrap().unwrap();
+        let second = there.claim(user, device, sessions[1], false).await.unwrap().unwrap();
         assert!(second.fence > first.fence);
         assert_eq!(second.evicted, [Eviction { device: device.cloned(), fence: second.fence }]);
         for fence in [first.fence, second.fence] {
@@ -757,14 +757,14 @@ async fn one_device_too_many_evicts_the_longest_silent_wherever_it_is() {
     let mut mine = Vec::new();
     for n in 0..8 {
         let device = Device::new(&format!("d{n}")).unwrap();
-        let claimed = here.claim(user, Some(&device), session).await.unwrap();
+        let claimed = here.claim(user, Some(&device), session, false).await.unwrap().unwrap();
         assert_eq!(claimed.evicted.len(), 1);
         mine.push(own(user, Some(&device), session, claimed.fence, if n == 5 { 90 } else { 10 }));
     }
     assert_eq!(here.refresh(&mine).await.unwrap(), NOBODY);
     let bus = RedisBus::start(&at(&server)).await.unwrap();
     bus.join(Topic::User(user)).await.unwrap();
-    let ninth = there.claim(user, None, session).await.unwrap();
+    let ninth = there.claim(user, None, session, false).await.unwrap().unwrap();
     let silent = Eviction { device: mine[5].device.clone(), fence: mine[5].fence + 1 };
     assert_eq!(ninth.evicted, [Eviction { device: None, fence: ninth.fence }, silent.clone()]);
     for Eviction { device, fence } in ninth.evicted {
@@ -779,8 +779,8 @@ async fn a_redis_that_lost_its_claims_is_told_them_again() {
     let mut server = redis!();
     let (user, session) = (user(), SessionId::new(Uuid::new_v4()));
     let [here, there] = ["here", "there"].map(|instance| RedisClaims::new(&at(&server), instance, 8));
-    let older = here.claim(user, None, session).await.unwrap().fence;
-    let newer = there.claim(user, None, session).await.unwrap().fence;
+    let older = here.claim(user, None, session, false).await.unwrap().unwrap().fence;
+    let newer = there.claim(user, None, session, false).await.unwrap().unwrap().fence;
     server.kill();
     server.start();
     let bus = RedisBus::start(&at(&server)).await.unwrap();
@@ -799,11 +799,11 @@ async fn a_claim_is_given_up_when_redis_stays_away() {
     let mut server = redis!();
     let claims = RedisClaims::new(&at(&server), "here", 8);
     server.kill();
-    let error = soon(claims.claim(user(), None, SessionId::new(Uuid::new_v4()))).await.unwrap_err();
+    let error = soon(claims.claim(user(), None, SessionId::new(Uuid::new_v4()), false)).await.unwrap_err();
     assert_eq!((error.code, error.retry_after.is_some()), (Code::UNAVAILABLE, true));
     // And works on the same object when it is back.
     server.start();
-    claims.claim(user(), None, SessionId::new(Uuid::new_v4())).await.unwrap();
+    claims.claim(user(), None, SessionId::new(Uuid::new_v4()), false).await.unwrap();
 }
 
 #[tokio::test]
@@ -857,4 +857,20 @@ async fn a_clock_is_compared_with_redis() {
     }
     server.kill();
     assert_eq!(soon(clock.ahead(&Off(HOUR))).await.unwrap_err().code, Code::UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_resumes_on_any_gateway_unless_another_has_its_place() {
+    let server = redis!();
+    let (user, session, other) = (user(), SessionId::new(Uuid::new_v4()), SessionId::new(Uuid::new_v4()));
+    let [here, there] = ["here", "there"].map(|name| RedisClaims::new(&at(&server), name, 8));
+    let first = here.claim(user, None, session, true).await.unwrap().expect("nobody has the place");
+    let again = there.claim(user, None, session, true).await.unwrap().expect("it is its own");
+    assert!(again.fence > first.fence);
+    assert_eq!(here.claim(user, None, other, true).await.unwrap(), None);
+    // What was refused changed nothing.
+    let own = Claim { user, device: None, session, fence: again.fence, silent: Duration::ZERO };
+    assert_eq!(there.refresh(&[own]).await.unwrap(), [0; 0]);
+    here.claim(user, None, other, false).await.unwrap().unwrap();
+    assert_eq!(there.claim(user, None, session, true).await.unwrap(), None);
 }

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use jiscord_core::{
-    Code, Fault, GuildId, ServerFrame, SessionId, Topic, UserId,
+    Code, Fault, GuildId, Position, ServerFrame, SessionId, Topic, UserId,
     backend::Actor,
     fault::Result,
     frame::{CloseCode, Intents, PROTOCOL, Ready},
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Hub, Joined,
-    state::{Change, Session, Stage, State},
+    state::{Change, Hosted, Session, Stage, State},
 };
 use crate::{
     claims::Claim,
@@ -29,14 +29,27 @@ use crate::{
 
 /// How many guilds are loaded at once for a session that begins.
 pub(super) const LOADS: usize = 8;
+/// How many positions, which are microseconds, a client may be ahead of this gateway: it was told something by another one.
+const AHEAD: u64 = 5_000_000;
 
 /// Who asks for a session.
 pub(crate) struct Entrant<'a> {
     pub(crate) token: &'a str,
     pub(crate) device: Option<Device>,
     pub(crate) intents: Intents,
+    /// It goes on with a session that was cut off.
+    pub(crate) cut: Option<Cut>,
     pub(crate) end: &'a End,
     pub(crate) heard: &'a Arc<AtomicU64>,
+}
+
+/// Where a session was cut off.
+pub(crate) struct Cut {
+    pub(crate) session: SessionId,
+    /// The log that `after` belongs to.
+    pub(crate) epoch: String,
+    /// The last position that was surely seen.
+    pub(crate) after: Position,
 }
 
 /// Why a session did not begin.
@@ -59,12 +72,42 @@ impl From<CloseCode> for Refused {
     }
 }
 
+/// How far a session came.
+enum Live {
+    /// It is told everything from READY on.
+    Told,
+    /// What happens from here on is held back for it.
+    Held(Place),
+    /// Its memberships changed, so that more must be loaded.
+    NotYet,
+}
+
+/// Where a session that was cut off becomes live again.
+pub(super) struct Place {
+    pub(super) epoch: String,
+    /// The log is still the one that it was cut off from.
+    pub(super) same_log: bool,
+    /// What it missed goes up to here.
+    pub(super) to: Position,
+    /// It is told live what is above.
+    pub(super) told: Position,
+}
+
+impl Place {
+    fn of(cut: &Cut, epoch: &str, p: Position) -> Self {
+        let same_log = cut.epoch == epoch && cut.after.0 <= p.0.saturating_add(AHEAD);
+        // What another gateway told it a moment ago comes here in a moment, and is not told again.
+        let told = if same_log { p.max(cut.after) } else { p };
+        Self { epoch: epoch.to_owned(), same_log, to: p, told }
+    }
+}
+
 /// A session's place in the hub; dropping it ends the session.
 pub(crate) struct Seat {
     hub: Arc<Hub>,
     key: Key,
     pub(crate) user: UserId,
-    _topic: Option<Joined>,
+    topic: Joined,
 }
 
 impl Drop for Seat {
@@ -90,7 +133,7 @@ impl Drop for Pin {
 }
 
 impl Hub {
-    /// Makes a session of a socket: claims its place, loads its guilds, says READY.
+    /// Makes a session of a socket: claims its place, loads its guilds, says READY, or what was missed and RESUMED.
     pub(crate) async fn enter(self: &Arc<Self>, key: Key, who: Entrant<'_>) -> Result<Seat, Refused> {
         let user = self.ask(self.backend.verify_token(who.token)).await?.user_id;
         let actor = Actor::User(user);
@@ -104,12 +147,13 @@ impl Hub {
         let topic = self.join(Topic::User(user)).await?;
         // One device too many evicts the longest silent one: let it be known who has spoken since the last beat.
         self.refresh(Some(user)).await?;
-        let id = SessionId::new(Uuid::new_v4());
-        let claim = self.claims.claim(user, who.device.as_ref(), id);
-        let claimed = self.ask(claim).await?;
+        let id = who.cut.as_ref().map_or_else(|| SessionId::new(Uuid::new_v4()), |cut| cut.session);
+        let claim = self.claims.claim(user, who.device.as_ref(), id, who.cut.is_some());
+        // Another session has the place of the one that was cut off.
+        let Some(claimed) = self.ask(claim).await? else { return Err(CloseCode::ResumeRefused.into()) };
         let stage = Stage::Entering(Vec::new());
         let (end, heard) = (who.end.clone(), who.heard.clone());
-        let session = Session { user, device: who.device, id, fence: claimed.fence, end, heard, stage };
+        let session = Session { user, device: who.device.clone(), id, fence: claimed.fence, end, heard, stage };
         {
             let mut state = self.lock();
             for over in &claimed.evicted {
@@ -119,7 +163,7 @@ impl Hub {
                 return Err(CloseCode::Evicted.into());
             }
         }
-        let seat = Seat { hub: self.clone(), key, user, _topic: Some(topic) };
+        let seat = Seat { hub: self.clone(), key, user, topic };
         // An eviction by a claim that was made meanwhile elsewhere may have been heard before there was a seat to lose.
         self.refresh(Some(user)).await?;
 
@@ -130,29 +174,42 @@ impl Hub {
             member_of.put(membership.guild.guild_id, membership.rev, ());
         }
         let mut pins = HashMap::new();
+        // The guilds' topics and this user's are heard from some position on: what comes before it must have been told.
+        let mut from = seat.topic.from;
         loop {
             let missing: Vec<_> = member_of.iter().map(|row| row.0).filter(|guild| !pins.contains_key(guild)).collect();
             let hosted = stream::iter(missing).map(|guild| async move { (guild, self.host(guild).await) });
             for (guild, pin) in hosted.buffer_unordered(LOADS).collect::<Vec<_>>().await {
                 match pin {
-                    Ok(pin) => drop(pins.insert(guild, pin)),
+                    Ok((pin, heard)) => {
+                        from = from.max(heard);
+                        pins.insert(guild, pin);
+                    }
                     // Deleted since: there is nothing to hear.
                     Err(fault) if fault.code == Code::NOT_FOUND => _ = member_of.remove(guild, Rev::MAX),
                     Err(fault) => return Err(fault.into()),
                 }
             }
+            self.reach(from).await?;
             let Ok(permit) = self.dispatchers.of(key).reserve().await else { return Err(CloseCode::GoingAway.into()) };
-            match self.go_live(key, &profile, who.intents, &mut member_of, &pins, permit) {
-                Some(true) => return Ok(seat),
-                Some(false) => {}
+            match self.go_live(key, &profile, &who, &mut member_of, &pins, permit) {
+                Some(Live::Told) => return Ok(seat),
+                Some(Live::Held(place)) => {
+                    if let Some(cut) = &who.cut {
+                        self.catch_up(key, user, who.intents, cut, place).await;
+                    }
+                    return Ok(seat);
+                }
+                Some(Live::NotYet) => {}
                 // Detached meanwhile: whoever did that has said why.
                 None => return Err(who.end.wait().await.unwrap_or(CloseCode::TryLater).into()),
             }
         }
     }
 
-    /// Holds a guild, and loads it if nobody has yet. [`Code::NOT_FOUND`] if there is no such guild.
-    pub(super) async fn host(self: &Arc<Self>, guild: GuildId) -> Result<Pin> {
+    /// Holds a guild, and loads it if nobody has yet; the position is that above which it is heard. [`Code::NOT_FOUND`] if there
+    /// is no such guild.
+    pub(super) async fn host(self: &Arc<Self>, guild: GuildId) -> Result<(Pin, Position)> {
         let (pin, turn) = {
             let mut state = self.lock();
             let hosted = state.guilds.entry(guild).or_default();
@@ -160,11 +217,12 @@ impl Hub {
             (Pin { hub: self.clone(), guild }, hosted.turn.clone())
         };
         let _turn = turn.lock().await;
-        if self.lock().object(guild).is_some() {
-            return Ok(pin);
+        if let Some(Hosted { object: Some(_), topic: Some(topic), .. }) = self.lock().guilds.get(&guild) {
+            return Ok((pin, topic.from));
         }
         // First listen, then load: what changes in between is kept as early, and applied by its `rev`.
         let topic = self.join(Topic::Guild(guild)).await?;
+        let from = topic.from;
         let object = self.load(guild).await?;
         if let Some(hosted) = self.lock().guilds.get_mut(&guild) {
             let object = hosted.object.insert(object);
@@ -173,7 +231,7 @@ impl Hub {
             }
             hosted.topic = Some(topic);
         }
-        Ok(pin)
+        Ok((pin, from))
     }
 
     /// A guild as it is now, without members.
@@ -182,17 +240,16 @@ impl Hub {
         Ok(GuildObject::new(state.ok_or_else(|| Fault::not_found("guild"))?))
     }
 
-    /// Lets a session hear its guilds, and says READY, in one step. False if its memberships changed so that more must be
-    /// loaded; none if it is over already.
+    /// Lets a session hear its guilds, and says READY, in one step. None if it is over already.
     fn go_live(
         &self,
         key: Key,
         user: &User,
-        intents: Intents,
+        who: &Entrant<'_>,
         member_of: &mut Revved<GuildId, ()>,
         pins: &HashMap<GuildId, Pin>,
         permit: mpsc::Permit<'_, Post>,
-    ) -> Option<bool> {
+    ) -> Option<Live> {
         let mut state = self.lock();
         let State { epoch, p, sessions, guilds: hosted, .. } = &mut *state;
         let session = sessions.get_mut(&key)?;
@@ -206,7 +263,7 @@ impl Hub {
             }
         }
         if member_of.iter().any(|(guild, ..)| !pins.contains_key(&guild)) {
-            return Some(false);
+            return Some(Live::NotYet);
         }
         let (mut live, mut guilds) = (HashSet::new(), Vec::new());
         for (guild, rev, ()) in member_of.iter() {
@@ -219,6 +276,11 @@ impl Hub {
         }
         guilds.sort_by_key(|guild| (guild.created_at, guild.guild_id));
         session.stage = Stage::Live(live);
+        if let Some(cut) = &who.cut {
+            let place = Place::of(cut, epoch, *p);
+            permit.send(Post::Hold { key, intents: who.intents, p: place.told });
+            return Some(Live::Held(place));
+        }
         let ready = ServerFrame::Ready(Ready {
             user_id: user.user_id,
             session_id: session.id,
@@ -227,8 +289,8 @@ impl Hub {
             protocol: PROTOCOL,
             epoch: epoch.clone(),
         });
-        permit.send(Post::Ready { key, text: ready.at(*p).encode().into(), intents, p: *p });
-        Some(true)
+        permit.send(Post::Ready { key, text: ready.at(*p).encode().into(), intents: who.intents, p: *p });
+        Some(Live::Told)
     }
 
     /// Gives the places of ended sessions back, and says once in each heartbeat period which sessions are still here.

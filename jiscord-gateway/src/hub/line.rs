@@ -1,7 +1,7 @@
 //! The line: takes what happens off the bus, in order, and tells it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -11,9 +11,10 @@ use jiscord_core::{
     Code, Event, Fault, GuildId, Position, ServerFrame, Topic, UserId,
     backend::Actor,
     fault::Result,
-    frame::{CloseCode, GuildCreate, GuildDelete, Intents},
+    frame::{CloseCode, GuildCreate, GuildDelete, Intents, Resync},
     model::Rev,
 };
+use rand::seq::SliceRandom;
 use tokio::{sync::mpsc, time::sleep, time::timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -23,7 +24,7 @@ use super::{
     state::{Change, Session, Stage, State},
 };
 use crate::{
-    bus::Heard,
+    bus::{Heard, Stale},
     claims::Eviction,
     dispatch::{Key, Post, Tell},
     guild::{GuildObject, by_dispatcher},
@@ -32,11 +33,14 @@ use crate::{
 /// How long the line waits for a guild that somebody here has just joined. After that his sessions are closed, so that they
 /// come back and load everything anew.
 const STOPPED_LINE: Duration = Duration::from_secs(2);
+/// After a log was lost, sessions are told to read anew one after the other, so far apart, and all of them within this time.
+const RESYNC_EACH: Duration = Duration::from_millis(2);
+const RESYNC_ALL: Duration = Duration::from_secs(10);
 /// How long it waits between two tries to load everything anew.
 const RELOAD: Duration = Duration::from_millis(500);
 
 /// Which intent a session needs to be told of an op. All of them for an op that has none of its own.
-fn intent(op: &str) -> Intents {
+pub(super) fn intent(op: &str) -> Intents {
     match op {
         "TYPING" => Intents::TYPING,
         op if op.starts_with("MESSAGE_") => Intents::MESSAGES,
@@ -52,31 +56,52 @@ struct Fresh {
     guilds: HashMap<GuildId, GuildObject>,
 }
 
+/// Events that are not heard, since they came before their topic was joined, by their positions.
+type Ahead = BTreeMap<Position, Event>;
+
 impl Hub {
     pub(super) async fn line(self: &Arc<Self>) {
+        let mut ahead = Ahead::new();
         loop {
-            match self.bus.next().await {
+            let heard = self.bus.next().await;
+            let up_to = match &heard {
+                Heard::Event { p, .. } => *p,
+                Heard::Upto { p } | Heard::Gap { p, .. } => Some(*p),
+                Heard::Evict { .. } => None,
+            };
+            while let Some(first) = ahead.first_entry().filter(|first| up_to.is_some_and(|p| *first.key() <= p)) {
+                let (p, event) = first.remove_entry();
+                self.hear(event, Some(p), &mut ahead).await;
+            }
+            match heard {
                 Heard::Event { event, p } => {
                     // Something about these topics was not told, perhaps that a right is gone.
                     if &*event.op == "RESYNC" {
                         self.mend(None).await;
                     }
-                    self.hear(event, p).await;
+                    self.hear(event, p, &mut ahead).await;
                 }
-                Heard::Gap { p } => self.mend(Some(p)).await,
+                Heard::Upto { p } => self.reached(&mut self.lock(), p),
+                Heard::Gap { p, stale } => self.mend(Some((p, stale))).await,
                 Heard::Evict { user, device, fence } => self.lock().evict(user, &Eviction { device, fence }),
             }
         }
     }
 
-    async fn hear(self: &Arc<Self>, event: Event, p: Option<Position>) {
+    /// Everything up to here was handed to the dispatchers.
+    fn reached(&self, state: &mut State, p: Position) {
+        state.p = state.p.max(p);
+        self.reached.send_replace(state.p);
+    }
+
+    async fn hear(self: &Arc<Self>, event: Event, p: Option<Position>, ahead: &mut Ahead) {
         let mut change = Change::of(&event);
         // Held until the event is told: his sessions hold the guild then.
         let mut _pin = None;
         if let Some(Change::Join { guild, user, .. }) = change
             && self.lock().hears(user)
         {
-            _pin = self.make_room(guild, user).await;
+            _pin = self.make_room(guild, user, p.unwrap_or_default(), ahead).await;
             // Told late, when he was out again.
             change = change.filter(|_| _pin.is_some());
         }
@@ -96,10 +121,19 @@ impl Hub {
         }
     }
 
-    /// Loads the guild that a user with sessions here has come into, while the line waits. None if he is not in it.
-    async fn make_room(self: &Arc<Self>, guild: GuildId, user: UserId) -> Option<Pin> {
+    /// Loads the guild that a user with sessions here has come into by the event at `p`, while the line waits. None if he is not
+    /// in it.
+    async fn make_room(self: &Arc<Self>, guild: GuildId, user: UserId, p: Position, ahead: &mut Ahead) -> Option<Pin> {
         let load = async {
-            let pin = self.host(guild).await?;
+            let (pin, from) = self.host(guild).await?;
+            if from > p {
+                // What happened in it since, before it was listened to.
+                let missed = self.bus.replay(&[Topic::Guild(guild)], p, from).await?;
+                if !missed.lost.is_empty() {
+                    return Err(Fault::new(Code::UNAVAILABLE, "what happened in the guild since is not known"));
+                }
+                ahead.extend(missed.events.into_iter().map(|logged| (logged.p, logged.event)));
+            }
             let memberships = self.ask(self.backend.memberships(Actor::User(user), user)).await?;
             Ok::<_, Fault>(memberships.iter().any(|membership| membership.guild.guild_id == guild).then_some(pin))
         };
@@ -119,7 +153,7 @@ impl Hub {
 
     /// Changes what an event changes, and says what each dispatcher is to do about it.
     fn tell(&self, state: &mut State, event: &Event, p: Option<Position>, change: Option<Change>) -> Vec<Vec<Post>> {
-        state.p = p.unwrap_or(state.p);
+        self.reached(state, p.unwrap_or_default());
         let count = self.dispatchers.count();
         let mut posts: Vec<Vec<Post>> = (0..count).map(|_| Vec::new()).collect();
         let mut tell = |text: &Utf8Bytes, intent, audience: &[Arc<[Key]>]| {
@@ -181,8 +215,8 @@ impl Hub {
     }
 
     /// Something may have been missed: rights are loaded anew before anything more is told. Meanwhile what happens waits. With
-    /// a position, the log goes on from there, perhaps as another one.
-    async fn mend(self: &Arc<Self>, p: Option<Position>) {
+    /// a position, the log goes on from there, perhaps as another one, and whoever keeps what is stale is told so.
+    async fn mend(self: &Arc<Self>, gap: Option<(Position, Stale)>) {
         {
             // What these have loaded may be older than the gap; when they come back, they load it again.
             let mut state = self.lock();
@@ -205,12 +239,62 @@ impl Hub {
         let permits = join_all(self.dispatchers.all().iter().map(mpsc::Sender::reserve)).await;
         let mut state = self.lock();
         state.renew(fresh);
-        if let Some(p) = p {
-            (state.p, state.epoch) = (p, self.bus.epoch());
-            for permit in permits.into_iter().flatten() {
-                permit.send(Post::From(p));
+        let Some((p, stale)) = gap else { return };
+        let count = self.dispatchers.count();
+        let mut posts: Vec<Vec<Post>> = (0..count).map(|_| Vec::new()).collect();
+        match stale {
+            Stale::Nothing => self.reached(&mut state, p),
+            Stale::All => {
+                (state.p, state.epoch) = (p, self.bus.epoch());
+                self.reached.send_replace(p);
+                for posts in &mut posts {
+                    posts.push(Post::From(p));
+                }
+                self.resync_all(&state);
+            }
+            Stale::Topics(topics) => {
+                self.reached(&mut state, p);
+                for (topics, keys) in state.hearers(&topics) {
+                    let resync = Resync { topics: Some(topics), epoch: state.epoch.clone() };
+                    let text = Utf8Bytes::from(ServerFrame::Resync(resync).at(state.p).encode());
+                    for (posts, to) in posts.iter_mut().zip(by_dispatcher(keys.into_iter(), count)) {
+                        posts.push(Post::Stale { to, text: text.clone() });
+                    }
+                }
             }
         }
+        for (permit, posts) in permits.into_iter().zip(posts) {
+            // A dispatcher ends only with the hub.
+            if let Ok(permit) = permit {
+                permit.send(Post::Many(posts));
+            }
+        }
+    }
+
+    /// Tells every session to read anew, spread over a while, so that they do not do so all at once.
+    fn resync_all(self: &Arc<Self>, state: &State) {
+        let mut keys: Vec<_> = state.sessions.keys().copied().collect();
+        keys.shuffle(&mut rand::rng());
+        let spread = (RESYNC_EACH * u32::try_from(keys.len()).unwrap_or(u32::MAX)).min(RESYNC_ALL);
+        let each = spread / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX);
+        // It ends with the hub: what it holds of it is no reason to stay.
+        let (hub, epoch) = (Arc::downgrade(self), state.epoch.clone());
+        tokio::spawn(async move {
+            for key in keys {
+                let Some(hub) = hub.upgrade() else { return };
+                if let Ok(permit) = hub.dispatchers.of(key).reserve().await {
+                    let state = hub.lock();
+                    // In another log again: then it is told of that one.
+                    if state.epoch != epoch {
+                        return;
+                    }
+                    let resync = ServerFrame::Resync(Resync { topics: None, epoch: epoch.clone() });
+                    permit.send(Post::Stale { to: [key].into(), text: resync.at(state.p).encode().into() });
+                }
+                drop(hub);
+                sleep(each).await;
+            }
+        });
     }
 
     async fn load_all(self: &Arc<Self>) -> Result<(Fresh, Vec<Pin>)> {
@@ -226,7 +310,7 @@ impl Hub {
         wanted.extend(self.lock().guilds.keys());
         let loaded = stream::iter(wanted).map(|guild| async move {
             let loaded = async {
-                let pin = self.host(guild).await?;
+                let (pin, _) = self.host(guild).await?;
                 Ok::<_, Fault>((pin, self.load(guild).await?))
             };
             match loaded.await {

@@ -6,6 +6,7 @@
 
 mod enter;
 mod line;
+mod resume;
 mod state;
 
 use std::{
@@ -17,18 +18,18 @@ use std::{
 };
 
 use jiscord_core::{
-    ChannelId, Code, Event, EventId, Fault, GuildId, ServerFrame, Topic, UserId,
+    ChannelId, Code, Event, EventId, Fault, GuildId, Position, ServerFrame, Topic, UserId,
     backend::Backend,
     fault::Result,
     frame::Typing,
     time::{Clock, SystemClock},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout},
 };
 
-pub(crate) use self::enter::{Entrant, Refused, Seat};
+pub(crate) use self::enter::{Cut, Entrant, Refused, Seat};
 use self::state::{Stage, State};
 use crate::{
     bus::Bus,
@@ -47,12 +48,16 @@ pub(crate) struct Hub {
     ended: tokio::sync::Mutex<mpsc::UnboundedReceiver<Claim>>,
     keys: AtomicU64,
     born: Instant,
+    /// Follows the state's position.
+    reached: watch::Sender<Position>,
 }
 
 /// A topic that is listened to until this is dropped.
 struct Joined {
     bus: Arc<dyn Bus>,
     topic: Topic,
+    /// All above it is heard.
+    from: Position,
 }
 
 impl Drop for Joined {
@@ -65,6 +70,7 @@ impl Hub {
     pub(crate) fn new(backend: Arc<dyn Backend>, bus: Arc<dyn Bus>, claims: Arc<dyn Claims>, settings: Settings) -> Arc<Self> {
         let dispatchers = Dispatchers::start(settings.dispatchers, settings.limits.queue, settings.limits.write);
         let (ending, ended) = mpsc::unbounded_channel();
+        let reached = watch::Sender::new(bus.start());
         let state = State {
             epoch: bus.epoch(),
             p: bus.start(),
@@ -83,6 +89,7 @@ impl Hub {
             ended: tokio::sync::Mutex::new(ended),
             keys: AtomicU64::new(0),
             born: Instant::now(),
+            reached,
         })
     }
 
@@ -124,6 +131,17 @@ impl Hub {
         permit.send(Post::Say { key, text: ServerFrame::HeartbeatAck(()).at(state.p).encode().into() });
     }
 
+    /// Returns when everything up to `p` was handed to the dispatchers.
+    async fn reach(&self, p: Position) -> Result<()> {
+        let mut reached = self.reached.subscribe();
+        self.ask(async {
+            // It cannot close while `self` holds the sender.
+            let _ = reached.wait_for(|reached| *reached >= p).await;
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits for an answer from elsewhere, but not for ever.
     async fn ask<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let late = |_| Err(Fault::new(Code::UNAVAILABLE, "no answer in time"));
@@ -131,8 +149,8 @@ impl Hub {
     }
 
     async fn join(&self, topic: Topic) -> Result<Joined> {
-        self.ask(self.bus.join(topic)).await?;
-        Ok(Joined { bus: self.bus.clone(), topic })
+        let from = self.ask(self.bus.join(topic)).await?;
+        Ok(Joined { bus: self.bus.clone(), topic, from })
     }
 
     /// Tells a channel's audience that a user types. [`Code::NOT_FOUND`] if his session does not see the channel.

@@ -127,6 +127,23 @@ impl State {
         self.guilds.get_mut(&guild)?.object.as_mut()
     }
 
+    /// The sessions that hear any of these topics, together with those who hear the same ones of them.
+    pub(super) fn hearers(&self, topics: &[Topic]) -> HashMap<Vec<Topic>, Vec<Key>> {
+        let mut hearers: HashMap<_, Vec<_>> = HashMap::new();
+        for (key, session) in &self.sessions {
+            let Stage::Live(guilds) = &session.stage else { continue };
+            let hears = |topic: &Topic| match topic {
+                Topic::User(user) => *user == session.user,
+                Topic::Guild(guild) => guilds.contains(guild),
+            };
+            let heard: Vec<_> = topics.iter().copied().filter(hears).collect();
+            if !heard.is_empty() {
+                hearers.entry(heard).or_default().push(*key);
+            }
+        }
+        hearers
+    }
+
     /// The sessions of a user.
     pub(super) fn keys(&self, user: UserId) -> Vec<Key> {
         self.users.get(&user).map(|devices| devices.values().copied().collect()).unwrap_or_default()

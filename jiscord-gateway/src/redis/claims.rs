@@ -50,14 +50,25 @@ impl RedisClaims {
 
 #[async_trait]
 impl Claims for RedisClaims {
-    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId) -> fault::Result<Claimed> {
+    async fn claim(
+        &self,
+        user: UserId,
+        device: Option<&Device>,
+        session: SessionId,
+        resumes: bool,
+    ) -> fault::Result<Option<Claimed>> {
+        let mut claim = self.place(&scripts::CLAIM, user, device, session);
+        claim.arg(u8::from(resumes));
         let mut call = Pipeline::new();
-        call.add_command(self.place(&scripts::CLAIM, user, device, session));
+        call.add_command(claim);
         let answers: Vec<Vec<(String, u64)>> = self.asker.ask(&call).await?;
         let evicted = answers.into_iter().flatten();
         let evicted: Vec<_> = evicted.map(|(device, fence)| Eviction { device: Device::new(&device).ok(), fence }).collect();
-        let fence = evicted.first().map(|own| own.fence).ok_or_else(|| Fault::new(Code::INTERNAL, "a claim without a fence"))?;
-        Ok(Claimed { fence, evicted })
+        match evicted.first().map(|own| own.fence) {
+            Some(fence) => Ok(Some(Claimed { fence, evicted })),
+            None if resumes => Ok(None),
+            None => Err(Fault::new(Code::INTERNAL, "a claim without a fence")),
+        }
     }
 
     async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> fault::Result<()> {

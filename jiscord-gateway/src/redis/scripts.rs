@@ -79,7 +79,8 @@ end
     )
 });
 
-/// Claims the place of a device, and evicts whoever had it, and the longest silent of too many devices.
+/// Claims the place of a device, and evicts whoever had it, and the longest silent of too many devices. A session that resumes
+/// claims nothing where another session has the place.
 ///
 /// The hash `sessions:<user>` has for each device `<fence> <microseconds at which it was heard> <session> <instance>`; the
 /// nameless device is the empty field.
@@ -87,14 +88,15 @@ pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 sessions:<user>
--- ARGV 1 device  2 session  3 instance  4 most devices  5 the user's topic  6 seconds kept
+-- ARGV 1 device  2 session  3 instance  4 most devices  5 the user's topic  6 seconds kept  7 whether it resumes
 local function evict(device, fence)
   local name = device == '' and 'null' or cjson.encode(device)
   redis.call('PUBLISH', ARGV[5], '0 0 EVICT - {"op":"EVICT","d":{"device":' .. name .. ',"fence":' .. fence .. '}}')
 end
 local now = redis.call('TIME')
 now = now[1] * 1000000 + now[2]
-local old = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+')
+local old, of = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) %d+ (%S+)')
+if ARGV[7] == '1' and of and of ~= ARGV[2] then return {} end
 local fence = string.format('%.0f', math.max((tonumber(old) or 0) + 1, now))
 redis.call('HSET', KEYS[1], ARGV[1], fence .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
