@@ -625,7 +625,8 @@ impl Shared {
         let mut ask = Pipeline::new();
         ask.cmd("HMGET").arg(self.redis.log_key()).arg(&["epoch", "last"]);
         ask.cmd("ZRANGEBYSCORE").arg(self.redis.active_key()).arg(format!("({looked}")).arg("+inf").arg("WITHSCORES");
-        let (log, moved): ((Option<String>, Option<u64>), Vec<(String, f64)>) = ask.query_async(connection).await?;
+        type Log = (Option<String>, Option<u64>);
+        let (log, moved): (Log, Vec<(String, f64)>) = ask.query_async(connection).await?;
         let (Some(now), Some(last)) = log else { return Err(Error::Away("the log is not open".into())) };
         if now != *epoch {
             return Err(Error::Away("the log was opened anew".into()));
