@@ -50,6 +50,8 @@ struct Fake {
     /// Messages wait while this is false.
     storing: watch::Sender<bool>,
     verifying: Mutex<Option<Code>>,
+    /// A guild that cannot be loaded.
+    broken: Mutex<Option<GuildId>>,
     step: Mutex<Option<Arc<Step>>>,
 }
 
@@ -172,6 +174,9 @@ impl Backend for Fake {
         self.pass().await;
         let state = self.rows.lock().unwrap().guilds.get(&guild).cloned();
         self.opened().await;
+        if *self.broken.lock().unwrap() == Some(guild) {
+            return Err(Fault::new(Code::INTERNAL, "a row makes no sense"));
+        }
         Ok(state)
     }
 
@@ -301,6 +306,7 @@ impl World {
             open: watch::Sender::new(true),
             storing: watch::Sender::new(true),
             verifying: Mutex::default(),
+            broken: Mutex::default(),
             step: Mutex::default(),
         });
         let claims = Arc::new(LocalClaims::new(settings.limits.devices));
@@ -793,6 +799,20 @@ async fn what_happened_before_a_joined_guild_was_heard_is_told_in_its_place() {
     for p in 1_002..=1_005 {
         assert_eq!(ada.hear("MESSAGE_ACK").await["p"], p);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_loaded_after_a_gap_holds_up_only_those_who_need_it() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (guild, channel) = world.fake.guild(&["bob"]);
+    let (broken, _) = world.fake.guild(&["ada"]);
+    let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
+    *world.fake.broken.lock().unwrap() = Some(broken);
+    says.send(Heard::Gap { p: Position(1_000), stale: Stale::Nothing }).await.unwrap();
+    says.send(heard(1_001, guild, channel)).await.unwrap();
+    assert_eq!(bob.hear("MESSAGE_ACK").await["p"], 1_001);
+    assert_eq!(ada.rest().await, (vec![], 1013));
 }
 
 /// READY and the socket's end, so that it can be resumed.

@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use jiscord_core::{
     Code, Event, Fault, GuildId, Position, ServerFrame, Topic, UserId,
     backend::Actor,
-    fault::Result,
     frame::{CloseCode, GuildCreate, GuildDelete, Intents, Resync},
     model::Rev,
 };
@@ -38,6 +37,8 @@ const RESYNC_EACH: Duration = Duration::from_millis(2);
 const RESYNC_ALL: Duration = Duration::from_secs(10);
 /// How long it waits between two tries to load everything anew.
 const RELOAD: Duration = Duration::from_millis(500);
+/// After so many tries whoever needs what cannot be loaded is sent away, where everything else can.
+const RELOADS: u32 = 20;
 
 /// Which intent a session needs to be told of an op. All of them for an op that has none of its own.
 pub(super) fn intent(op: &str) -> Intents {
@@ -50,10 +51,21 @@ pub(super) fn intent(op: &str) -> Intents {
     }
 }
 
-/// What somebody may hear, as it was loaded after a gap.
+/// What everybody may hear, as it was loaded after a gap.
+#[derive(Default)]
 struct Fresh {
     members: HashMap<UserId, HashMap<GuildId, Rev>>,
     guilds: HashMap<GuildId, GuildObject>,
+    /// What could not be loaded.
+    failed: Vec<Topic>,
+    error: Option<Fault>,
+}
+
+impl Fresh {
+    fn fail(&mut self, topic: Topic, error: Fault) {
+        self.failed.push(topic);
+        self.error = Some(error);
+    }
 }
 
 /// Events that are not heard, since they came before their topic was joined, by their positions.
@@ -227,17 +239,26 @@ impl Hub {
             }
         }
         // The guilds are held until the sessions hold them. Letting go takes the lock, so it comes after it.
+        let mut tries = 0;
         let (fresh, _pins) = loop {
-            match self.load_all().await {
-                Ok(loaded) => break loaded,
-                Err(error) => {
-                    tracing::warn!(%error, "rights cannot be loaded anew; events wait");
-                    sleep(RELOAD).await;
-                }
+            let (fresh, pins) = self.load_all().await;
+            let Some(error) = &fresh.error else { break (fresh, pins) };
+            tries += 1;
+            // Where all else can be loaded, it is no use to wait for the rest.
+            if tries > RELOADS && !(fresh.members.is_empty() && fresh.guilds.is_empty()) {
+                tracing::warn!(%error, topics = fresh.failed.len(), "rights cannot be loaded anew; sessions that need them end");
+                break (fresh, pins);
             }
+            tracing::warn!(%error, "rights cannot be loaded anew; events wait");
+            sleep(RELOAD).await;
         };
         let permits = join_all(self.dispatchers.all().iter().map(mpsc::Sender::reserve)).await;
         let mut state = self.lock();
+        for (_, keys) in state.hearers(&fresh.failed) {
+            for key in keys {
+                state.detach(key, Some(CloseCode::TryLater));
+            }
+        }
         state.renew(fresh);
         let Some((p, stale)) = gap else { return };
         let count = self.dispatchers.count();
@@ -297,37 +318,42 @@ impl Hub {
         });
     }
 
-    async fn load_all(self: &Arc<Self>) -> Result<(Fresh, Vec<Pin>)> {
+    async fn load_all(self: &Arc<Self>) -> (Fresh, Vec<Pin>) {
+        let mut fresh = Fresh::default();
         let users: Vec<_> = self.lock().users.keys().copied().collect();
-        let memberships = stream::iter(users).map(|user| async move {
-            let memberships = self.ask(self.backend.memberships(Actor::User(user), user)).await?;
-            let revs = memberships.into_iter().map(|membership| (membership.guild.guild_id, membership.rev));
-            Ok::<_, Fault>((user, revs.collect::<HashMap<_, _>>()))
-        });
-        let members: HashMap<_, _> = memberships.buffer_unordered(LOADS).try_collect().await?;
-        let mut wanted: HashSet<_> = members.values().flat_map(HashMap::keys).copied().collect();
+        let memberships = stream::iter(users)
+            .map(|user| async move { (user, self.ask(self.backend.memberships(Actor::User(user), user)).await) });
+        for (user, loaded) in memberships.buffer_unordered(LOADS).collect::<Vec<_>>().await {
+            match loaded {
+                Ok(memberships) => {
+                    let revs = memberships.into_iter().map(|membership| (membership.guild.guild_id, membership.rev));
+                    fresh.members.insert(user, revs.collect());
+                }
+                Err(error) => fresh.fail(Topic::User(user), error),
+            }
+        }
+        let mut wanted: HashSet<_> = fresh.members.values().flat_map(HashMap::keys).copied().collect();
         // Those too that are held for somebody who is only coming.
         wanted.extend(self.lock().guilds.keys());
-        let loaded = stream::iter(wanted).map(|guild| async move {
-            let loaded = async {
+        let loads = stream::iter(wanted).map(|guild| async move {
+            let load = async {
                 let (pin, _) = self.host(guild).await?;
                 Ok::<_, Fault>((pin, self.load(guild).await?))
             };
-            match loaded.await {
-                Ok((pin, object)) => Ok(Some((guild, pin, object))),
-                Err(fault) if fault.code == Code::NOT_FOUND => Ok(None),
-                Err(fault) => Err(fault),
-            }
+            (guild, load.await)
         });
-        let (mut guilds, mut pins) = (HashMap::new(), Vec::new());
-        let mut loaded = std::pin::pin!(loaded.buffer_unordered(LOADS));
-        while let Some(loaded) = loaded.next().await {
-            if let Some((guild, pin, object)) = loaded? {
-                guilds.insert(guild, object);
-                pins.push(pin);
+        let mut pins = Vec::new();
+        for (guild, loaded) in loads.buffer_unordered(LOADS).collect::<Vec<_>>().await {
+            match loaded {
+                Ok((pin, object)) => {
+                    fresh.guilds.insert(guild, object);
+                    pins.push(pin);
+                }
+                Err(error) if error.code == Code::NOT_FOUND => {}
+                Err(error) => fresh.fail(Topic::Guild(guild), error),
             }
         }
-        Ok((Fresh { members, guilds }, pins))
+        (fresh, pins)
     }
 }
 
