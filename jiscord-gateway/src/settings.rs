@@ -38,6 +38,9 @@ pub struct Limits {
     pub control_frames: NonZeroU32,
     /// How long a connection may wait with IDENTIFY.
     pub identify: Duration,
+    /// How many connections may become sessions at once. The others wait for their turn, as long as a command may take, and
+    /// are then sent away for a while (1013).
+    pub entering: usize,
     /// Commands a second.
     pub commands: NonZeroU32,
     /// Commands at once.
@@ -61,6 +64,7 @@ impl Default for Limits {
             message_time: Duration::from_secs(30),
             control_frames: const { NonZeroU32::new(10).unwrap() },
             identify: Duration::from_secs(30),
+            entering: 64,
             commands: const { NonZeroU32::new(20).unwrap() },
             command_burst: const { NonZeroU32::new(100).unwrap() },
             queue: 1 << 20,

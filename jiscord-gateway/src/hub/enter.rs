@@ -135,6 +135,7 @@ impl Drop for Pin {
 impl Hub {
     /// Makes a session of a socket: claims its place, loads its guilds, says READY, or what was missed and RESUMED.
     pub(crate) async fn enter(self: &Arc<Self>, key: Key, who: Entrant<'_>) -> Result<Seat, Refused> {
+        let _turn = self.turn().await?;
         let user = self.ask(self.backend.verify_token(who.token)).await?.user_id;
         let actor = Actor::User(user);
         let profile = match self.ask(self.backend.user(actor, user)).await {

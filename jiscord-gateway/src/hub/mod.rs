@@ -25,7 +25,7 @@ use jiscord_core::{
     time::{Clock, SystemClock},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, SemaphorePermit, mpsc, watch},
     time::{Instant, timeout},
 };
 
@@ -50,6 +50,8 @@ pub(crate) struct Hub {
     born: Instant,
     /// Follows the state's position.
     reached: watch::Sender<Position>,
+    /// Turns at becoming a session, so that many who come at once leave the rest of the system room.
+    turns: Semaphore,
 }
 
 /// A topic that is listened to until this is dropped.
@@ -71,6 +73,7 @@ impl Hub {
         let dispatchers = Dispatchers::start(settings.dispatchers, settings.limits.queue, settings.limits.write);
         let (ending, ended) = mpsc::unbounded_channel();
         let reached = watch::Sender::new(bus.start());
+        let turns = Semaphore::new(settings.limits.entering.clamp(1, Semaphore::MAX_PERMITS));
         let state = State {
             epoch: bus.epoch(),
             p: bus.start(),
@@ -90,6 +93,7 @@ impl Hub {
             keys: AtomicU64::new(0),
             born: Instant::now(),
             reached,
+            turns,
         })
     }
 
@@ -129,6 +133,16 @@ impl Hub {
         let Ok(permit) = self.dispatchers.of(key).reserve().await else { return };
         let state = self.lock();
         permit.send(Post::Say { key, text: ServerFrame::HeartbeatAck(()).at(state.p).encode().into() });
+    }
+
+    /// A turn at becoming a session. [`Code::BUSY`] if too many others wait for theirs.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        let patience = self.settings.limits.command;
+        match timeout(patience, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            // The first half comes back as the second half is through.
+            _ => Err(Fault::new(Code::BUSY, "too many sessions begin at once").retry_after(patience)),
+        }
     }
 
     /// Returns when everything up to `p` was handed to the dispatchers.

@@ -4,8 +4,10 @@
 //! Then the log is read from where it was cut off up to that position. So it does not matter how long that takes, nothing
 //! falls between what is told again and what is told live, and nothing is told twice.
 
+use std::collections::HashSet;
+
 use jiscord_core::{
-    Event, ServerFrame, Topic, UserId,
+    Event, GuildId, ServerFrame, Topic, UserId,
     event::Logged,
     frame::{GuildCreate, GuildDelete, Intents, Resumed, Resync},
 };
@@ -40,8 +42,7 @@ impl Hub {
         });
         let Ok(permit) = self.dispatchers.of(key).reserve().await else { return };
         let state = self.lock();
-        let told = missed.events.iter().filter_map(|logged| again(&state, key, user, intents, logged));
-        let mut texts: Vec<_> = told.collect();
+        let mut texts = again(&state, key, user, intents, &missed.events).unwrap_or_default();
         let resumed = ServerFrame::Resumed(Resumed { replayed: texts.len() as u64 });
         texts.extend(resync);
         texts.push(resumed.at(place.told).encode().into());
@@ -56,38 +57,58 @@ impl Hub {
     }
 }
 
-/// An event as a session would have heard it, if it may see it now.
-fn again(state: &State, key: Key, user: UserId, intents: Intents, logged: &Logged) -> Option<Utf8Bytes> {
-    let Logged { p, event } = logged;
+/// Events as a session would have heard them, those that it may see now. None if it is over.
+fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logged]) -> Option<Vec<Utf8Bytes>> {
     let Stage::Live(guilds) = &state.sessions.get(&key)?.stage else { return None };
-    match Change::of(event) {
-        Some(Change::Join { guild, user: who, .. }) if who == user => {
-            if !intents.contains(Intents::GUILDS) || !guilds.contains(&guild) {
-                return None;
-            }
-            let object = state.guilds.get(&guild)?.object.as_ref()?;
-            let create = GuildCreate { guild: object.guild().clone(), channels: object.channels() };
-            Some(ServerFrame::GuildCreate(create).at(*p).encode().into())
-        }
-        Some(Change::Leave { guild, user: who, rev }) if who == user => {
-            let delete = GuildDelete { guild_id: guild, rev };
-            intents.contains(Intents::GUILDS).then(|| ServerFrame::GuildDelete(delete).at(*p).encode().into())
-        }
-        change => {
-            let heard = |topic: &Topic| match topic {
-                Topic::User(of) => *of == user,
-                Topic::Guild(guild) => guilds.contains(guild) && sees(state, key, topic, event, change.as_ref()),
-            };
-            let told = intents.contains(intent(&event.op)) && event.topics.iter().any(heard);
-            told.then(|| event.text_at(Some(*p)).into())
+    let changes: Vec<_> = events.iter().map(|logged| Change::of(&logged.event)).collect();
+    // The guilds that the user was not in: at first those where the first that is said of the user is a coming.
+    let mut away = HashSet::new();
+    let mut first = HashSet::new();
+    for change in changes.iter().flatten() {
+        match change {
+            Change::Join { guild, user: who, .. } if *who == user && first.insert(*guild) => _ = away.insert(*guild),
+            Change::Leave { guild, user: who, .. } if *who == user => _ = first.insert(*guild),
+            _ => {}
         }
     }
+    let mut texts = Vec::new();
+    for (Logged { p, event }, change) in events.iter().zip(&changes) {
+        let text = match change {
+            Some(Change::Join { guild, user: who, .. }) if *who == user => {
+                away.remove(guild);
+                let object = state.guilds.get(guild).and_then(|hosted| hosted.object.as_ref());
+                let wanted = object.filter(|_| guilds.contains(guild) && intents.contains(Intents::GUILDS));
+                wanted.map(|object| {
+                    let create = GuildCreate { guild: object.guild().clone(), channels: object.channels() };
+                    ServerFrame::GuildCreate(create).at(*p).encode().into()
+                })
+            }
+            Some(Change::Leave { guild, user: who, rev }) if *who == user => {
+                away.insert(*guild);
+                let delete = ServerFrame::GuildDelete(GuildDelete { guild_id: *guild, rev: *rev });
+                intents.contains(Intents::GUILDS).then(|| delete.at(*p).encode().into())
+            }
+            // The creator's own frame.
+            Some(Change::Join { .. }) if &*event.op == "GUILD_CREATE" => None,
+            change => {
+                let hears = |topic: &Topic| match topic {
+                    Topic::User(of) => *of == user,
+                    Topic::Guild(guild) => {
+                        guilds.contains(guild) && !away.contains(guild) && sees(state, key, *guild, event, change.as_ref())
+                    }
+                };
+                let told = intents.contains(intent(&event.op)) && event.topics.iter().any(hears);
+                told.then(|| event.text_at(Some(*p)).into())
+            }
+        };
+        texts.extend(text);
+    }
+    Some(texts)
 }
 
 /// Whether a session may see what happened in a guild.
-fn sees(state: &State, key: Key, topic: &Topic, event: &Event, change: Option<&Change>) -> bool {
-    let Topic::Guild(guild) = topic else { return false };
-    let object = state.guilds.get(guild).and_then(|hosted| hosted.object.as_ref());
+fn sees(state: &State, key: Key, guild: GuildId, event: &Event, change: Option<&Change>) -> bool {
+    let object = state.guilds.get(&guild).and_then(|hosted| hosted.object.as_ref());
     match (object, event.channel) {
         (None, _) => false,
         // That a channel is gone is told to whoever may have seen it.

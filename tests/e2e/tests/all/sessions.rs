@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jiscord_e2e::{Deployment, PATIENCE, Raw, Socket, nobodys_id, within};
+use jiscord_e2e::{Deployment, PATIENCE, Raw, Socket, within};
 use serde_json::json;
 use tokio::{sync::watch, time::interval};
 
@@ -98,25 +98,6 @@ async fn identify_many_times_at_once_leaves_one_session() {
     }
     socket.send(&channel, "here").await;
     socket.hear("MESSAGE_CREATE").await;
-}
-
-#[tokio::test]
-async fn a_session_cannot_be_resumed_yet() {
-    let server = Deployment::start().await;
-    let ada = server.register("ada").await;
-    let (_session, ready) = ada.identify(json!({})).await;
-    for (session, token) in [(ready["d"]["sessionId"].clone(), &*ada.token), (json!(nobodys_id()), "forged")] {
-        let mut socket = Socket::open(&server.ws()).await;
-        let epoch = &ready["d"]["epoch"];
-        socket.say("RESUME", json!({"token": token, "sessionId": session, "epoch": epoch, "after": ready["p"]})).await;
-        assert_eq!(socket.last_words().await, (vec!["INVALID_SESSION".into()], Some(4012)));
-    }
-    // Something that is no RESUME is told so, and IDENTIFY is still open.
-    let mut socket = Socket::open(&server.ws()).await;
-    socket.say("RESUME", json!({"token": ada.token, "after": "here"})).await;
-    assert_eq!(socket.hear("ERROR").await["d"]["code"], "malformed");
-    socket.say("IDENTIFY", json!({"token": ada.token, "device": "another"})).await;
-    socket.hear("READY").await;
 }
 
 #[tokio::test]
