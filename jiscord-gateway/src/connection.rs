@@ -286,6 +286,7 @@ impl Active<'_> {
         let Outbound { hub, .. } = &self.client.out;
         // What could not be told for long is not taken.
         hub.bus.ready()?;
+        let _room = hub.room()?;
         let nonce = message.nonce.clone();
         let unknown = |_| Fault::new(Code::OUTCOME_UNKNOWN, "it may or may not be stored; send it again with the same nonce");
         let sending = hub.backend.send_message(Actor::User(self.seat.user), message);

@@ -41,6 +41,8 @@ pub struct Limits {
     /// How many connections may become sessions at once. The others wait for their turn, as long as a command may take, and
     /// are then sent away for a while (1013).
     pub entering: usize,
+    /// How many messages of all sessions may be under way to the store; one more is [`Code::BUSY`](jiscord_core::Code::BUSY).
+    pub sends: usize,
     /// Commands a second.
     pub commands: NonZeroU32,
     /// Commands at once.
@@ -65,6 +67,7 @@ impl Default for Limits {
             control_frames: const { NonZeroU32::new(10).unwrap() },
             identify: Duration::from_secs(30),
             entering: 64,
+            sends: 1_024,
             commands: const { NonZeroU32::new(20).unwrap() },
             command_burst: const { NonZeroU32::new(100).unwrap() },
             queue: 1 << 20,

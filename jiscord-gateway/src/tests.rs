@@ -1173,6 +1173,28 @@ async fn whenever_something_happens_while_a_session_resumes_it_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_store_is_asked_for_so_much_at_once_and_no_more() {
+    let mut settings = Settings::default();
+    settings.limits.sends = 1;
+    let world = World::with(settings).await;
+    let (_, channel) = world.fake.guild(&["ada", "bob"]);
+    let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
+    world.fake.storing.send_replace(false);
+    ada.send(channel, "waits").await;
+    ada.hears_nothing_yet().await;
+    bob.say(json!({"op": "SEND_MESSAGE", "d": {"channelId": channel, "content": "?", "nonce": "n"}})).await;
+    let error = bob.hear("ERROR").await["d"].take();
+    assert_eq!((&error["code"], &error["nonce"], &error["retryAfter"]), (&json!("busy"), &json!("n"), &json!(1_000)));
+    // Who only listens, or types, is not held up.
+    bob.say(json!({"op": "TYPING_START", "d": {"channelId": channel}})).await;
+    bob.hear("TYPING").await;
+    world.fake.storing.send_replace(true);
+    assert_eq!(bob.hear("MESSAGE_CREATE").await["d"]["content"], "waits");
+    bob.send(channel, "now").await;
+    assert_eq!(bob.hear("MESSAGE_CREATE").await["d"]["content"], "now");
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_gap_rights_are_loaded_before_anything_is_told() {
     let (bus, says) = Script::new();
     let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());

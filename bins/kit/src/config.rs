@@ -97,6 +97,8 @@ settings! {
     limit_sockets: usize = "JISCORD_LIMIT_SOCKETS", "10000", Number(1..=1_000_000);
     /// The most sockets of one address (IPv6: of one /64).
     limit_sockets_per_address: usize = "JISCORD_LIMIT_SOCKETS_PER_ADDRESS", "1000", Number(1..=1_000_000);
+    /// The most requests under way at once; more are answered with 503.
+    limit_requests: usize = "JISCORD_LIMIT_REQUESTS", "1024", Number(1..=1_000_000);
     /// How long a request's head may take, and how long a connection may idle between requests, in milliseconds.
     limit_head: Duration = "JISCORD_LIMIT_HEAD_MS", "10000", Millis(100..=120_000);
     /// How long a request's body may take, in milliseconds.
@@ -119,6 +121,10 @@ settings! {
     limit_identify: Duration = "JISCORD_LIMIT_IDENTIFY_MS", "30000", Millis(100..=300_000);
     /// The most bytes of a message to the gateway.
     limit_frame_bytes: usize = "JISCORD_LIMIT_FRAME_BYTES", "65536", Number(4_096..=1_048_576);
+    /// The most connections that become sessions at once. The others wait for their turn, 5 s at most.
+    limit_entering: usize = "JISCORD_LIMIT_ENTERING", "64", Number(1..=100_000);
+    /// The most messages of all sessions that are being stored at once; more are told to try again.
+    limit_sends: usize = "JISCORD_LIMIT_SENDS", "1024", Number(1..=1_000_000);
     /// Commands a second of one session.
     limit_commands: NonZeroU32 = "JISCORD_LIMIT_COMMANDS_PER_SECOND", "20", Number(least(1)..=least(100_000));
     /// Commands of one session at once.

@@ -30,6 +30,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     select,
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -69,6 +70,8 @@ pub struct Limits {
     pub sockets: usize,
     /// The most sockets of an address.
     pub sockets_per_address: usize,
+    /// The most requests under way at once, health checks not counted.
+    pub requests: usize,
     /// How long a head may take, counted from the socket's opening or the last answer.
     pub head: Duration,
     /// How long requests under way may take to end after a stop.
@@ -86,6 +89,7 @@ impl Limits {
         Self {
             sockets: config.limit_sockets.min(files),
             sockets_per_address: config.limit_sockets_per_address,
+            requests: config.limit_requests,
             head: config.limit_head,
             drain: Duration::from_secs(10),
         }
@@ -129,6 +133,7 @@ impl Edge {
             refusal(Fault::new(Code::INTERNAL, "internal error"))
         }));
         let sockets = Sockets::new(self.limits.sockets, self.limits.sockets_per_address);
+        let under_way = Arc::new(Semaphore::new(self.limits.requests.min(Semaphore::MAX_PERMITS)));
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let mut paused = false;
         loop {
@@ -163,6 +168,7 @@ impl Edge {
                         proxies: self.proxies.clone(),
                         requests: AtomicUsize::new(0),
                         sockets: sockets.clone(),
+                        under_way: under_way.clone(),
                         _seat: seat,
                         client_seat: OnceLock::new(),
                     });
@@ -210,6 +216,8 @@ struct Connection {
     proxies: Proxies,
     requests: AtomicUsize,
     sockets: Arc<Sockets>,
+    /// Of all connections.
+    under_way: Arc<Semaphore>,
     _seat: Seat,
     /// Behind a proxy, that of whoever has upgraded.
     client_seat: OnceLock<Seat>,
@@ -260,6 +268,10 @@ impl Connection {
             let mut response = refusal(Fault::new(Code::TOO_LARGE, "the request's target is over 8 KiB"));
             *response.status_mut() = StatusCode::URI_TOO_LONG;
             return response;
+        }
+        let turn = self.under_way.try_acquire();
+        if turn.is_err() && !request.uri().path().starts_with("/health") {
+            return refusal(Fault::new(Code::BUSY, "too many requests at once").retry_after(Duration::from_secs(1)));
         }
         let client = self.proxies.client(self.peer, request.headers());
         let seat = if self.behind_proxy && request.headers().contains_key(header::UPGRADE) {

@@ -187,6 +187,8 @@ pub fn gateway_settings(config: &Config) -> jiscord_gateway::Settings {
     settings.origins = config.web_origins.clone();
     settings.limits.frame = config.limit_frame_bytes;
     settings.limits.identify = config.limit_identify;
+    settings.limits.entering = config.limit_entering;
+    settings.limits.sends = config.limit_sends;
     settings.limits.commands = config.limit_commands;
     settings.limits.command_burst = config.limit_commands_burst;
     settings.limits.queue = config.limit_queue_bytes;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 fn limits() -> Limits {
     let seconds = Duration::from_secs;
-    Limits { sockets: 100, sockets_per_address: 100, head: seconds(10), drain: seconds(10) }
+    Limits { sockets: 100, sockets_per_address: 100, requests: 100, head: seconds(10), drain: seconds(10) }
 }
 
 struct Server {
@@ -183,6 +183,36 @@ async fn a_full_server_says_so() {
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 10"), "{refused}");
     drop(only);
     server.until("HTTP/1.1 200").await;
+}
+
+#[tokio::test]
+async fn too_many_requests_at_once_are_told_to_come_back() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = {
+        let (begun, go_on) = (begun.clone(), go_on.clone());
+        move || async move {
+            begun.notify_one();
+            go_on.notified().await;
+        }
+    };
+    let router = Router::new().route("/slow", get(slow)).route("/health/live", get(|| async {}));
+    let server = Server::start(Limits { requests: 1, ..limits() }, "", router).await;
+    let (first, ()) = tokio::join!(server.ask("GET /slow HTTP/1.1"), async {
+        begun.notified().await;
+        let answer = server.ask("GET /slow HTTP/1.1").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1") && answer.contains(r#""code":"busy""#),
+            "{answer}"
+        );
+        assert!(server.ask("GET /health/live HTTP/1.1").await.starts_with("HTTP/1.1 200"));
+        go_on.notify_one();
+    });
+    assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+    let (again, ()) = tokio::join!(server.ask("GET /slow HTTP/1.1"), async {
+        begun.notified().await;
+        go_on.notify_one();
+    });
+    assert!(again.starts_with("HTTP/1.1 200"), "{again}");
 }
 
 #[tokio::test]

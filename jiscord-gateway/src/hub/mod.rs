@@ -15,6 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use jiscord_core::{
@@ -52,6 +53,8 @@ pub(crate) struct Hub {
     reached: watch::Sender<Position>,
     /// Turns at becoming a session, so that many who come at once leave the rest of the system room.
     turns: Semaphore,
+    /// Messages that are under way to the store.
+    sends: Semaphore,
 }
 
 /// A topic that is listened to until this is dropped.
@@ -73,6 +76,7 @@ impl Hub {
         let dispatchers = Dispatchers::start(settings.dispatchers, settings.limits.queue, settings.limits.write);
         let (ending, ended) = mpsc::unbounded_channel();
         let reached = watch::Sender::new(bus.start());
+        let sends = Semaphore::new(settings.limits.sends.clamp(1, Semaphore::MAX_PERMITS));
         let turns = Semaphore::new(settings.limits.entering.clamp(1, Semaphore::MAX_PERMITS));
         let state = State {
             epoch: bus.epoch(),
@@ -94,6 +98,7 @@ impl Hub {
             born: Instant::now(),
             reached,
             turns,
+            sends,
         })
     }
 
@@ -143,6 +148,12 @@ impl Hub {
             // The first half comes back as the second half is through.
             _ => Err(Fault::new(Code::BUSY, "too many sessions begin at once").retry_after(patience)),
         }
+    }
+
+    /// Room for one more message under way. [`Code::BUSY`] if there is none.
+    pub(crate) fn room(&self) -> Result<SemaphorePermit<'_>> {
+        let busy = |_| Fault::new(Code::BUSY, "too many messages at once; try again").retry_after(Duration::from_secs(1));
+        self.sends.try_acquire().map_err(busy)
     }
 
     /// Returns when everything up to `p` was handed to the dispatchers.
