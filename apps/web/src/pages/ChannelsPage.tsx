@@ -1,0 +1,110 @@
+import { useCallback, useEffect, useMemo, useState } from "react";
+import { Outlet, useLocation, useNavigate, useParams } from "react-router";
+import { ChannelList } from "../components/ChannelList";
+import { CreateChannelDialog, CreateGuildDialog, LeaveGuildDialog } from "../components/dialogs";
+import { GuildSidebar } from "../components/GuildSidebar";
+import { UserPanel } from "../components/UserPanel";
+import { LayoutContext } from "../context/LayoutContext";
+import { useChannelKeys } from "../hooks/useChannelKeys";
+
+type Open = { kind: "guild" } | { kind: "channel"; guildId: string } | { kind: "leave"; guildId: string } | null;
+
+/** The chat: guilds, channels, and beside them what is chosen. */
+export function ChannelsPage() {
+  const { guildId, channelId } = useParams();
+  const { pathname } = useLocation();
+  const navigate = useNavigate();
+  const [dialog, setDialog] = useState<Open>(null);
+  const [drawerOpen, setDrawerOpen] = useState(false);
+  useChannelKeys(guildId, channelId);
+
+  // Choosing a channel closes the drawer; choosing a guild leaves it open, to choose a channel.
+  const shown = channelId ?? (pathname === "/discover" ? pathname : "");
+  useEffect(() => {
+    if (shown) setDrawerOpen(false);
+  }, [shown]);
+
+  const closeDrawer = useCallback(() => {
+    setDrawerOpen(false);
+    requestAnimationFrame(() => document.getElementById("open-drawer")?.focus());
+  }, []);
+
+  useEffect(() => {
+    if (!drawerOpen) return;
+    document.querySelector<HTMLElement>("#sidebar [aria-current], #sidebar a, #sidebar button")?.focus();
+    const close = (event: KeyboardEvent) => {
+      if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector("dialog[open]")) closeDrawer();
+    };
+    const widened = matchMedia("(min-width: 48rem)");
+    const forget = () => setDrawerOpen(false);
+    document.addEventListener("keydown", close);
+    widened.addEventListener("change", forget);
+    return () => {
+      document.removeEventListener("keydown", close);
+      widened.removeEventListener("change", forget);
+    };
+  }, [drawerOpen, closeDrawer]);
+
+  const layout = useMemo(
+    () => ({
+      drawerOpen,
+      openDrawer: () => setDrawerOpen(true),
+      createGuild: () => setDialog({ kind: "guild" }),
+      createChannel: (guildId: string) => setDialog({ kind: "channel", guildId }),
+    }),
+    [drawerOpen],
+  );
+
+  const close = () => setDialog(null);
+  return (
+    <LayoutContext value={layout}>
+      <div className={drawerOpen ? "layout drawer-open" : "layout"}>
+        <div className="sidebar" id="sidebar">
+          <GuildSidebar guildId={guildId} />
+          <div className="column">
+            <ChannelList
+              guildId={guildId}
+              channelId={channelId}
+              onLeave={(guildId) => setDialog({ kind: "leave", guildId })}
+              onChoose={() => setDrawerOpen(false)}
+            />
+            <UserPanel />
+          </div>
+        </div>
+        {drawerOpen && (
+          <button type="button" className="scrim" aria-label="Close guilds and channels" onClick={closeDrawer} />
+        )}
+        <Outlet />
+      </div>
+      {dialog?.kind === "guild" && (
+        <CreateGuildDialog
+          onClose={close}
+          onDone={(guildId) => {
+            close();
+            void navigate(`/guilds/${guildId}`);
+          }}
+        />
+      )}
+      {dialog?.kind === "channel" && (
+        <CreateChannelDialog
+          guildId={dialog.guildId}
+          onClose={close}
+          onDone={(channelId) => {
+            close();
+            void navigate(`/guilds/${dialog.guildId}/${channelId}`);
+          }}
+        />
+      )}
+      {dialog?.kind === "leave" && (
+        <LeaveGuildDialog
+          guildId={dialog.guildId}
+          onClose={close}
+          onDone={() => {
+            close();
+            void navigate("/");
+          }}
+        />
+      )}
+    </LayoutContext>
+  );
+}
