@@ -20,6 +20,7 @@ export function ChannelList({
 }) {
   const store = useStore();
   const { createChannel } = use(LayoutContext);
+  const none = useSelect((state) => state.guilds?.length === 0);
   const guild = useSelect((state) => state.guilds?.find((guild) => guild.guildId === guildId));
   const channels = useSelect((state) => (guildId ? state.channels[guildId] : undefined));
   const ready = useSelect((state) => state.connection.state === "ready");
@@ -33,7 +34,7 @@ export function ChannelList({
         <header>
           <h2>Jiscord</h2>
         </header>
-        <p className="quiet">Choose a guild on the left.</p>
+        <p className="quiet">{none ? "Your guilds’ channels will be here." : "Choose a guild on the left."}</p>
       </div>
     );
   }

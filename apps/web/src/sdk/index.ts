@@ -50,7 +50,7 @@ export function sentence({ code, message }: SdkError): string {
     case "unreachable":
     case "timeout":
     case "closed":
-      return "The server cannot be reached. Try again.";
+      return "The server cannot be reached.";
     case "rate_limited":
       return "That was too fast. Wait a moment, then try again.";
     case "outcome_unknown":
