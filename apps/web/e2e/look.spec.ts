@@ -1,7 +1,7 @@
 import { devices } from "@playwright/test";
 import { expect, expectAccessible, logIn, type Person, shot, test } from "./test";
 
-// Every page in every look: axe finds nothing serious, and a picture is kept.
+// Every page in every look: axe finds nothing, and a picture is kept.
 
 const PHONE = { ...devices["Pixel 7"], viewport: { width: 390, height: 844 }, defaultBrowserType: undefined };
 const LOOKS = [

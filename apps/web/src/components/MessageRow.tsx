@@ -75,9 +75,9 @@ function Body({
         <Avatar id={userId} name={name} />
       )}
       <div className="message-body">
-        <h3 className={grouped ? "visually-hidden" : "byline"}>
+        <h2 className={grouped ? "visually-hidden" : "byline"}>
           <bdi>{name ?? "…"}</bdi> {!grouped && <When at={at} />}
-        </h3>
+        </h2>
         {children}
       </div>
     </article>

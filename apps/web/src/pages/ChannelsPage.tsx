@@ -1,4 +1,5 @@
 import { useCallback, useEffect, useMemo, useState } from "react";
+import { flushSync } from "react-dom";
 import { Outlet, useLocation, useNavigate, useParams } from "react-router";
 import { ChannelList } from "../components/ChannelList";
 import { CreateChannelDialog, CreateGuildDialog, LeaveGuildDialog } from "../components/dialogs";
@@ -25,8 +26,9 @@ export function ChannelsPage() {
   }, [shown]);
 
   const closeDrawer = useCallback(() => {
-    setDrawerOpen(false);
-    requestAnimationFrame(() => document.getElementById("open-drawer")?.focus());
+    // The button is inert while the drawer is open.
+    flushSync(() => setDrawerOpen(false));
+    document.getElementById("open-drawer")?.focus();
   }, []);
 
   useEffect(() => {
@@ -59,7 +61,7 @@ export function ChannelsPage() {
   return (
     <LayoutContext value={layout}>
       <div className={drawerOpen ? "layout drawer-open" : "layout"}>
-        <div className="sidebar" id="sidebar">
+        <aside className="sidebar" id="sidebar" aria-label="Guilds and channels">
           <GuildSidebar guildId={guildId} />
           <div className="column">
             <ChannelList
@@ -70,7 +72,7 @@ export function ChannelsPage() {
             />
             <UserPanel />
           </div>
-        </div>
+        </aside>
         {drawerOpen && (
           <button type="button" className="scrim" aria-label="Close guilds and channels" onClick={closeDrawer} />
         )}
