@@ -97,8 +97,14 @@ describe("texts made to be slow or deep", () => {
     ["open brackets", "[".repeat(4_000)],
     ["links", "[a](".repeat(1_000)],
     ["ticks", "`a``b```".repeat(500)],
+    ["lines", "a\n".repeat(2_000)],
     ["emphasis", `${"*".repeat(1_990)}a${"*".repeat(1_990)}`],
   ])("%s", (_, text) => {
     expect(() => html(text)).not.toThrow();
+  });
+
+  it("are shown as they are where they have too many marks", () => {
+    expect(html("*a* ".repeat(501))).toBe(`<p>${"*a* ".repeat(501)}</p>`);
+    expect(html("*a* ".repeat(500)).match(/<em>/g)).toHaveLength(500);
   });
 });

@@ -36,9 +36,30 @@ const PARSE = {
 /** Deeper quotes and emphasis than this are shown as the text they are. */
 const DEPTH = 12;
 
+/** A text with more marks than this was made to be slow to parse, and is shown as it is. */
+const MARKS = 1_000;
+
 /** Parses a message. */
 export function parse(text: string): Root {
+  const marks = text.match(/[*_~`[\]<>!\n]/g)?.length ?? 0;
+  if (marks > MARKS)
+    return { type: "root", children: [{ type: "paragraph", children: [{ type: "text", value: text }] }] };
   return fromMarkdown(text, PARSE);
+}
+
+/** What was parsed lately: scrolling takes messages out of the document and back. */
+const parsed = new Map<string, Root>();
+const KEPT = 500;
+
+function parseOnce(text: string): Root {
+  let root = parsed.get(text);
+  if (!root) {
+    root = parse(text);
+    const [oldest] = parsed.keys();
+    if (parsed.size >= KEPT && oldest !== undefined) parsed.delete(oldest);
+    parsed.set(text, root);
+  }
+  return root;
 }
 
 /** The address a link may lead to, or null. */
@@ -118,5 +139,5 @@ function render(node: Nodes, depth: number, inLink: boolean): ReactNode {
 
 /** A message's text. */
 export const Markdown = memo(function Markdown({ text }: { text: string }) {
-  return <div className="markdown">{children(parse(text), 0, false)}</div>;
+  return <div className="markdown">{children(parseOnce(text), 0, false)}</div>;
 });
