@@ -76,14 +76,13 @@ test("what was not read is marked, and where it begins", async ({ person, api, p
   await ada.page.getByRole("link", { name: "elsewhere" }).click();
   await expect(ada.page).toHaveURL(`/guilds/${guildId}/${channel}`);
   await bob.say("not yet read");
-  const link = ada.page.getByRole("link", { name: "general, unread messages" });
+  const link = ada.page.getByRole("link", { name: /^general.*unread messages$/ });
   await expect(link).toBeVisible();
 
   // Also after a reload, and from another guild.
   await ada.page.goto("/discover");
   await expect(ada.page.getByRole("link", { name: `${guild}, unread messages` })).toBeVisible();
   await ada.page.getByRole("link", { name: `${guild}, unread messages` }).click();
-  await link.click();
   await expect(ada.page).toHaveURL(path);
   await expect(ada.page.getByText("New messages", { exact: true })).toBeVisible();
   await expect(ada.page.getByRole("link", { name: "general", exact: true })).toBeVisible();

@@ -47,7 +47,7 @@ test("500 messages of history load on scrolling up, without a jump", async ({ pe
   expect(log.jumps).toEqual([]);
   expect(log.seen).toBe(COUNT);
   await expect(ada.messages.getByText("This is where the channel begins.")).toBeVisible();
-  await expect(ada.messages.getByText("message 1", { exact: true })).toBeVisible();
+  await expect(ada.messages.getByText(/^message 1(?!\d)/)).toBeVisible();
   expect(await ada.messages.getByRole("article").count()).toBeLessThan(80);
 
   // What comes now does not pull the reader away.

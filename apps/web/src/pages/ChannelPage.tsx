@@ -1,5 +1,5 @@
 import { useEffect } from "react";
-import { useParams } from "react-router";
+import { Navigate, useParams } from "react-router";
 import { MessageInput } from "../components/MessageInput";
 import { MessageList } from "../components/MessageList";
 import { Pane } from "../components/Pane";
@@ -16,8 +16,9 @@ export function ChannelPage() {
   const channels = useSelect((state) => state.channels[guildId]);
   const channel = channels?.find((channel) => channel.channelId === channelId);
   if (channel) return <OpenChannel key={channelId} channel={channel} />;
-  const gone = guilds && (channels || !guilds.some((guild) => guild.guildId === guildId));
-  return gone ? <NotFoundPage /> : <Pane title="">{null}</Pane>;
+  if (guilds && !guilds.some((guild) => guild.guildId === guildId)) return <NotFoundPage />;
+  if (channels) return <Navigate to={`/guilds/${guildId}`} replace />;
+  return <Pane title="">{null}</Pane>;
 }
 
 function OpenChannel({ channel }: { channel: Channel }) {

@@ -1,10 +1,11 @@
-import { useCallback, useEffect, useMemo, useState } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { flushSync } from "react-dom";
 import { Outlet, useLocation, useNavigate, useParams } from "react-router";
 import { ChannelList } from "../components/ChannelList";
 import { CreateChannelDialog, CreateGuildDialog, LeaveGuildDialog } from "../components/dialogs";
 import { GuildSidebar } from "../components/GuildSidebar";
 import { UserPanel } from "../components/UserPanel";
+import { useSelect } from "../context/AuthContext";
 import { LayoutContext } from "../context/LayoutContext";
 import { useChannelKeys } from "../hooks/useChannelKeys";
 
@@ -18,6 +19,14 @@ export function ChannelsPage() {
   const [dialog, setDialog] = useState<Open>(null);
   const [drawerOpen, setDrawerOpen] = useState(false);
   useChannelKeys(guildId, channelId);
+
+  // Who left a guild, or was removed from it, sees it no more.
+  const member = useSelect((state) => state.guilds?.some((guild) => guild.guildId === guildId));
+  const shownGuild = useRef<string>(undefined);
+  useEffect(() => {
+    if (member) shownGuild.current = guildId;
+    else if (guildId && shownGuild.current === guildId) void navigate("/", { replace: true });
+  }, [member, guildId, navigate]);
 
   // Choosing a channel closes the drawer; choosing a guild leaves it open, to choose a channel.
   const shown = channelId ?? (pathname === "/discover" ? pathname : "");
@@ -97,16 +106,7 @@ export function ChannelsPage() {
           }}
         />
       )}
-      {dialog?.kind === "leave" && (
-        <LeaveGuildDialog
-          guildId={dialog.guildId}
-          onClose={close}
-          onDone={() => {
-            close();
-            void navigate("/");
-          }}
-        />
-      )}
+      {dialog?.kind === "leave" && <LeaveGuildDialog guildId={dialog.guildId} onClose={close} onDone={close} />}
     </LayoutContext>
   );
 }
