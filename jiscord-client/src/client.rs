@@ -131,7 +131,7 @@ impl Builder {
         let (first, connected) = oneshot::channel();
         let events = Queue::new(self.event_bytes);
         let gateway = Gateway {
-            http: http.client().clone(),
+            transport: http.transport().clone(),
             settings: Settings {
                 gateway: http.endpoints().gateway.clone(),
                 token,

@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result, Source},
     event::{Event, Queue},
     outbox::{Draft, Outbox},
-    sys::{self, Incoming, Instant, Reader, Writer},
+    sys::{self, Incoming, Instant, Reader, Transport, Writer},
 };
 
 /// How long closing may take.
@@ -179,7 +179,7 @@ impl Heart {
 
 /// The task.
 pub(crate) struct Gateway {
-    pub(crate) http: reqwest::Client,
+    pub(crate) transport: Transport,
     pub(crate) settings: Settings,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) events: Queue,
@@ -240,7 +240,7 @@ impl Gateway {
     /// One connection, from dialling to its end.
     async fn session(&mut self, place: &mut Place) -> Result<Infallible, Cut> {
         let patience = self.settings.connect_timeout;
-        let greeting = sys::timeout(patience, greet(self.http.clone(), self.settings.gateway.clone(), self.identify()));
+        let greeting = sys::timeout(patience, greet(self.transport.clone(), self.settings.gateway.clone(), self.identify()));
         let (writer, reader, interval, ready, size) =
             self.meanwhile(greeting).await?.map_err(|_| Cut::lost("the gateway did not answer in time"))??;
         place.pass(&ready);
@@ -388,8 +388,8 @@ impl Gateway {
 }
 
 /// Dials, waits for HELLO, identifies and waits for READY; with them the heartbeat's interval and READY's size.
-async fn greet(http: reqwest::Client, gateway: Url, identify: String) -> Result<(Writer, Reader, Duration, Placed, usize), Cut> {
-    let (mut writer, mut reader) = sys::connect(&http, &gateway).await.map_err(Cut::lost)?;
+async fn greet(transport: Transport, gateway: Url, identify: String) -> Result<(Writer, Reader, Duration, Placed, usize), Cut> {
+    let (mut writer, mut reader) = transport.connect(&gateway).await.map_err(Cut::lost)?;
     let (hello, _) = read_until(&mut reader, |frame| matches!(frame, ServerFrame::Hello(_))).await?;
     let ServerFrame::Hello(hello) = hello.frame else { return Err(Cut::lost("no HELLO")) };
     writer.send(identify).await.map_err(Cut::lost)?;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::{Method, StatusCode};
 use jiscord_core::{
     ChannelId, Code, GuildId, MessageId, UserId,
     http::{
@@ -17,22 +18,25 @@ use jiscord_core::{
     model::{Channel, Guild, Member, Message, User, Visibility},
     text::{Content, Nonce},
 };
-use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use url::Url;
 
 use crate::{
     endpoints::{Endpoints, under},
     error::{Error, Refusal, Result},
-    sys,
+    sys::{self, Failure, Reply, Request, Transport},
 };
 
 /// The most that is read of an answer. A page of 100 of the longest messages is far below.
 const MAX_BODY: usize = 8 << 20;
 
-/// What an awaited builder turns into.
+/// What an awaited builder turns into. In a browser it is not `Send`.
+#[cfg(not(target_family = "wasm"))]
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+/// What an awaited builder turns into. On other platforms it is `Send`.
+#[cfg(target_family = "wasm")]
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
 
 /// The HTTP API. Cheap to clone: connections are shared.
 ///
@@ -44,7 +48,7 @@ pub struct Http {
 
 #[derive(Clone)]
 struct Inner {
-    client: reqwest::Client,
+    transport: Transport,
     endpoints: Endpoints,
     token: Option<SecretString>,
     timeout: Duration,
@@ -85,14 +89,8 @@ pub struct Page<T> {
 impl Http {
     /// Speaks to these services, at first without credentials. Fails where TLS cannot be set up.
     pub fn new(endpoints: Endpoints) -> Result<Self> {
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("jiscord-client/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(10))
-            // A WebSocket begins as HTTP/1.1, and one client serves both.
-            .http1_only()
-            .build()
-            .map_err(|error| Error::Unreachable(error.into()))?;
-        Ok(Self { inner: Arc::new(Inner { client, endpoints, token: None, timeout: Duration::from_secs(30) }) })
+        let transport = Transport::new()?;
+        Ok(Self { inner: Arc::new(Inner { transport, endpoints, token: None, timeout: Duration::from_secs(30) }) })
     }
 
     /// The same with a user's token.
@@ -117,8 +115,8 @@ impl Http {
         Self { inner: Arc::new(inner) }
     }
 
-    pub(crate) fn client(&self) -> &reqwest::Client {
-        &self.inner.client
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.inner.transport
     }
 
     pub(crate) fn endpoints(&self) -> &Endpoints {
@@ -214,10 +212,8 @@ impl Http {
     }
 
     fn call(&self, method: Method, url: Url) -> Call<'_> {
-        let mut request = self.inner.client.request(method, url);
-        if let Some(token) = &self.inner.token {
-            request = request.bearer_auth(token.expose_secret());
-        }
+        let Inner { token, timeout, .. } = &*self.inner;
+        let request = Request { method, url, token: token.clone(), body: None, timeout: *timeout, max_body: MAX_BODY };
         Call { http: self, request }
     }
 }
@@ -251,10 +247,11 @@ impl IntoFuture for Discover {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let query = [("limit", self.limit.map(|limit| limit.to_string())), ("cursor", self.cursor)];
-            let answer = self.http.data(Method::GET, "/guilds").query(&query).go(false).await?;
-            let next = answer.headers().get("x-next-cursor").and_then(|cursor| cursor.to_str().ok()).map(str::to_owned);
-            Ok(Page { items: models(body::<Vec<GuildRow>>(answer).await?), next })
+            let limit = self.limit.map(|limit| limit.to_string());
+            let call = self.http.data(Method::GET, "/guilds").query("limit", limit).query("cursor", self.cursor);
+            let reply = call.go(false).await?;
+            let next = reply.headers.get("x-next-cursor");
+            Ok(Page { items: models(body::<Vec<GuildRow>>(reply)?), next })
         })
     }
 }
@@ -337,7 +334,10 @@ impl IntoFuture for Messages {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let path = format!("/channels/{}/messages", self.channel);
-            let call = self.http.data(Method::GET, &path).query(&[("limit", self.limit)]).query(&self.place.as_slice());
+            let mut call = self.http.data(Method::GET, &path).query("limit", self.limit.map(|limit| limit.to_string()));
+            if let Some((parameter, value)) = self.place {
+                call = call.query(parameter, Some(value));
+            }
             let page: MessagePage = call.read().await?;
             Ok(Page { items: models(page.messages), next: page.next_page_state })
         })
@@ -393,28 +393,31 @@ fn models<R, M: From<R>>(rows: Vec<R>) -> Vec<M> {
 /// One call on its way.
 struct Call<'a> {
     http: &'a Http,
-    request: RequestBuilder,
+    request: Request,
 }
 
 impl Call<'_> {
     fn json(mut self, body: &impl Serialize) -> Self {
-        self.request = self.request.json(body);
+        // Our own types with string keys: serde_json has no reason to refuse one.
+        self.request.body = Some(serde_json::to_vec(body).unwrap_or_default());
         self
     }
 
-    fn query(mut self, query: &impl Serialize) -> Self {
-        self.request = self.request.query(query);
+    fn query(mut self, parameter: &str, value: Option<String>) -> Self {
+        if let Some(value) = value {
+            self.request.url.query_pairs_mut().append_pair(parameter, &value);
+        }
         self
     }
 
     /// For what changes nothing: if it fails, nothing was done.
     async fn read<T: DeserializeOwned>(self) -> Result<T> {
-        body(self.go(false).await?).await
+        body(self.go(false).await?)
     }
 
     /// For what changes something: if the answer is lost, nobody knows.
     async fn write<T: DeserializeOwned>(self) -> Result<T> {
-        body(self.go(true).await?).await.map_err(|error| match error {
+        body(self.go(true).await?).map_err(|error| match error {
             Error::Unreachable(_) => Error::OutcomeUnknown { nonce: None },
             error => error,
         })
@@ -425,63 +428,44 @@ impl Call<'_> {
     }
 
     /// The answer, if it is a success.
-    async fn go(self, changes: bool) -> Result<Response> {
-        let timeout = self.http.inner.timeout;
-        let request = self.request.timeout(timeout);
-        let again = request.try_clone();
-        let answer = send(request, changes).await?;
-        let wait = retry_after(&answer).filter(|wait| *wait < timeout);
-        let answer = match (answer.status(), wait, again) {
-            (StatusCode::TOO_MANY_REQUESTS, Some(wait), Some(again)) => {
-                tracing::debug!(?wait, "told to wait");
-                sys::sleep(wait).await;
-                send(again, changes).await?
-            }
-            _ => answer,
+    async fn go(self, changes: bool) -> Result<Reply> {
+        let Self { http, request } = self;
+        let timeout = request.timeout;
+        let send = async |request: Request| {
+            http.transport().call(request).await.map_err(|failure| match failure {
+                Failure::Lost(_) if changes => Error::OutcomeUnknown { nonce: None },
+                Failure::Lost(why) | Failure::NotSent(why) => Error::Unreachable(why),
+            })
         };
-        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer, changes).await) }
+        let mut reply = send(request.clone()).await?;
+        let wait = retry_after(&reply).filter(|wait| *wait < timeout);
+        if let (StatusCode::TOO_MANY_REQUESTS, Some(wait)) = (reply.status, wait) {
+            tracing::debug!(?wait, "told to wait");
+            sys::sleep(wait).await;
+            reply = send(request).await?;
+        }
+        if reply.status.is_success() { Ok(reply) } else { Err(refusal(reply, changes)) }
     }
 }
 
-async fn send(request: RequestBuilder, changes: bool) -> Result<Response> {
-    request.send().await.map_err(|error| {
-        if changes && !error.is_connect() && !error.is_builder() {
-            return Error::OutcomeUnknown { nonce: None };
-        }
-        Error::Unreachable(error.into())
-    })
+fn retry_after(reply: &Reply) -> Option<Duration> {
+    Some(Duration::from_secs(reply.headers.get("retry-after")?.parse().ok()?))
 }
 
-fn retry_after(answer: &Response) -> Option<Duration> {
-    let seconds = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-async fn body<T: DeserializeOwned>(answer: Response) -> Result<T> {
-    serde_json::from_slice(&bytes(answer).await?).map_err(|error| Error::Protocol(error.into()))
-}
-
-async fn bytes(mut answer: Response) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| Error::Unreachable(error.into()))? {
-        if bytes.len() + chunk.len() > MAX_BODY {
-            return Err(Error::Protocol("an answer without end".into()));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+fn body<T: DeserializeOwned>(reply: Reply) -> Result<T> {
+    serde_json::from_slice(&reply.body?).map_err(|error| Error::Protocol(error.into()))
 }
 
 /// What a server's no means. The body may be another program's, such as a proxy's page.
-async fn refusal(answer: Response, changes: bool) -> Error {
+fn refusal(reply: Reply, changes: bool) -> Error {
     #[derive(Deserialize)]
     struct Body {
         error: String,
         code: Option<Code>,
     }
 
-    let (status, wait) = (answer.status(), retry_after(&answer));
-    let body = bytes(answer).await.ok().and_then(|bytes| serde_json::from_slice::<Body>(&bytes).ok());
+    let (status, wait) = (reply.status, retry_after(&reply));
+    let body = reply.body.ok().and_then(|bytes| serde_json::from_slice::<Body>(&bytes).ok());
     let (message, code) = match body {
         Some(body) => (body.error, body.code),
         None => (format!("the server answered {status}"), None),

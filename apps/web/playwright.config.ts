@@ -1,0 +1,23 @@
+import { defineConfig } from "@playwright/test";
+
+// Against the all-in-one, which every worker starts for itself; or against a server that is there, at JISCORD_URL: then only
+// what is marked @services runs (see e2e/server.ts).
+export default defineConfig({
+  testDir: "e2e",
+  outputDir: "e2e/results",
+  testMatch: "*.spec.ts",
+  grep: process.env.JISCORD_URL ? /@services/ : undefined,
+  workers: process.env.JISCORD_URL ? 1 : 2,
+  forbidOnly: process.env.CI === "true",
+  reporter: [["list"]],
+  timeout: 60_000,
+  expect: { timeout: 15_000 },
+  use: {
+    browserName: "chromium",
+    locale: "en-GB",
+    timezoneId: "Europe/Berlin",
+    launchOptions: { executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium" },
+    viewport: { width: 1280, height: 800 },
+    trace: "retain-on-failure",
+  },
+});
