@@ -49,7 +49,7 @@ for (const { name, phone, options } of LOOKS) {
     await keep("channel-empty", ada.page);
 
     await converse(api, ada, guildId, channelId);
-    await expect(ada.page.getByText("See you at the harbour then.")).toBeVisible();
+    await expect(ada.message("See you at the harbour then.")).toBeVisible();
     await keep("chat", ada.page);
 
     if (phone) {

@@ -113,7 +113,7 @@ export const test = base.extend<
       const page = await pages(browser, options);
       await page.goto("/login");
       await logIn(page, account);
-      await expect(page.getByRole("button", { name: "Log out" })).toBeAttached();
+      await expect(page.locator("main.pane")).toBeVisible();
       return new Person(page, account);
     });
   },

@@ -18,13 +18,13 @@ export function ConnectionBanner() {
           </button>
         </p>
       )}
-      {connection.state === "connecting" && (
+      {!online && <p className="banner warn">You are offline. What you write is sent when you are back.</p>}
+      {online && connection.state === "connecting" && (
         <p className="banner late">{connection.again ? "Reconnecting…" : "Connecting…"}</p>
       )}
-      {connection.state === "waiting" && (
+      {online && connection.state === "waiting" && (
         <p className="banner warn">
-          {online ? "The connection is lost. " : "You are offline. "}
-          <Countdown until={connection.retryAt ?? 0} />
+          The connection is lost. <Countdown until={connection.retryAt ?? 0} />
         </p>
       )}
       {notice && (
