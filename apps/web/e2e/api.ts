@@ -25,7 +25,8 @@ export class Api {
 
   /** An account of its own for each test: an address is taken once. */
   async account(username: string): Promise<Account> {
-    const email = `${randomUUID()}@example.org`;
+    const name = username.toLowerCase().replaceAll(/[^a-z]+/g, ".");
+    const email = `${name}-${randomUUID().slice(0, 8)}@example.org`;
     const password = `password of ${username}`;
     const { user_id } = await this.call<{ user_id: string }>("POST", "/auth/register", { username, email, password });
     return { userId: user_id, username, email, password };

@@ -12,7 +12,7 @@ const LOOKS = [
 ] as const;
 
 for (const { name, phone, options } of LOOKS) {
-  test(`every page: ${name}`, async ({ browser, pages, person, api, place }) => {
+  test(`every page: ${name}`, async ({ browser, pages, person, api }) => {
     // Movement would be half-way through in a picture.
     const look = { ...options, reducedMotion: "reduce" } as const;
     const page = await pages(browser, look);
@@ -34,8 +34,11 @@ for (const { name, phone, options } of LOOKS) {
     await expect(ada.page.getByRole("heading", { name: "Hello, Ada Lovelace" })).toBeVisible();
     await keep("home-empty", ada.page);
 
-    const { guildId, channelId } = await place(ada.account);
-    const empty = await (await api.as(ada.account)).guild("An empty guild");
+    const actor = await api.as(ada.account);
+    const guildId = await actor.guild("Sea Friends");
+    const channelId = await actor.channel(guildId, "general");
+    const empty = await actor.guild("An empty guild");
+    await actor.guild("Rustaceans");
     await ada.page.goto(`/guilds/${empty}`);
     await expect(ada.page.getByRole("heading", { name: "No channel yet" })).toBeVisible();
     await keep("guild-empty", ada.page);
@@ -63,6 +66,8 @@ for (const { name, phone, options } of LOOKS) {
     await expect(ada.page.getByRole("dialog")).toBeVisible();
     await keep("dialog", ada.page);
     await ada.page.keyboard.press("Escape");
+    await expect(ada.page.getByRole("dialog")).toHaveCount(0);
+    if (phone) await ada.page.keyboard.press("Escape");
 
     await ada.page.context().setOffline(true);
     await expect(ada.page.getByText("You are offline.")).toBeAttached();
@@ -112,7 +117,7 @@ async function converse(api: import("./api").Api, ada: Person, guildId: string, 
   ];
   for (const member of [bob, cem]) await member.join(guildId);
   await me.channel(guildId, "boats-and-sails");
-  await me.channel(guildId, "tides");
+  const tides = await me.channel(guildId, "tides");
   await bob.say(channelId, "Good morning! Who is up for sailing on *Saturday*?");
   await bob.say(channelId, "The wind will be from the north-west, **four to five**.");
   await cem.say(channelId, "I am. Here is what we need:\n\n> two boats\n> one `anchor`");
@@ -121,5 +126,6 @@ async function converse(api: import("./api").Api, ada: Person, guildId: string, 
     channelId,
     "Count me in. The tide table is at https://tides.example.org/saturday and I ~~lost~~ found the keys.",
   );
+  await cem.say(tides, "High water is at 11:40");
   await bob.say(channelId, "See you at the harbour then.");
 }

@@ -15,7 +15,7 @@ const GROUP_MS = 5 * 60_000;
 const AHEAD = 15;
 /** Room above the first message: for what says that older ones are loading, or where the channel begins. */
 const HEAD_LOADING = 56;
-const HEAD_BEGIN = 112;
+const HEAD_BEGIN = 84;
 /** This close to the end counts as at the end. */
 const NEAR_END = 48;
 
