@@ -1,22 +1,25 @@
-//! auth-service: register, login, and whose a token is.
+//! auth-service: register, login, refresh, logout, and whose a token is.
 
 use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
     extract::{FromRef, FromRequest, Request, State},
-    http::StatusCode,
+    http::{StatusCode, header::SET_COOKIE},
     middleware::{Next, from_fn_with_state},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 use jiscord_core::{
+    Code,
     backend::{Identity, TokenVerifier},
-    http::{LoggedIn, RegisterBody, Registered, UserRow, Verified},
+    http::{RegisterBody, Registered, UserRow, Verified},
 };
 use serde::Deserialize;
 
-use super::{Access, Answer, Body, Settings, alive, authorization, count_address, finish, health, unauthorized};
+use super::{
+    Access, Answer, Body, Failed, MaybeBody, Settings, alive, authorization, cookie, count_address, finish, health, unauthorized,
+};
 use crate::{accounts::Accounts, limits::Limiter};
 
 #[derive(Clone)]
@@ -42,6 +45,8 @@ routes! {
     POST "/login" Open => login;
     GET "/me" Credentials => me;
     POST "/verify-token" Credentials => verify_token;
+    POST "/refresh" Open => refresh;
+    POST "/logout" Open => logout;
 }
 
 /// The router of auth-service. Rate limits by address work where the host puts
@@ -95,12 +100,66 @@ struct Login {
     email: Option<String>,
     #[serde(default)]
     password: Option<String>,
+    /// For a page: with the cookie that `/refresh` and `/logout` read.
+    #[serde(default)]
+    remember: bool,
 }
 
-async fn login(State(app): State<App>, request: Request) -> Answer<Json<LoggedIn>> {
+async fn login(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.logins, request.extensions().get())?;
+    let headers = request.headers().clone();
     let Body(body) = Body::<Login>::from_request(request, &app).await?;
-    Ok(Json(app.accounts.login(body.email.as_deref(), body.password.as_deref()).await?))
+    let (email, password) = (body.email.as_deref(), body.password.as_deref());
+    if !body.remember {
+        return Ok(Json(app.accounts.login(email, password).await?).into_response());
+    }
+    let (answer, token) = app.accounts.login_remembered(email, password).await?;
+    Ok(([(SET_COOKIE, cookie::keep(&headers, &token)?)], Json(answer)).into_response())
+}
+
+/// A body of which nothing is wanted.
+#[derive(Default, Deserialize)]
+struct Nothing {}
+
+/// A new token for a page that has lost the one it had. Nothing but the cookie is asked for.
+async fn refresh(State(app): State<App>, request: Request) -> Answer<Response> {
+    count_address(&app.callers, request.extensions().get())?;
+    let headers = request.headers().clone();
+    let MaybeBody(Nothing {}) = MaybeBody::from_request(request, &app).await?;
+    let token = cookie::read(&headers, &app.settings)?.ok_or_else(unauthorized)?;
+    match app.accounts.refresh(token).await {
+        Ok((answer, token)) => Ok(([(SET_COOKIE, cookie::keep(&headers, &token)?)], Json(answer)).into_response()),
+        // It will never be good again.
+        Err(fault) if fault.code == Code::UNAUTHORIZED => {
+            Ok(([(SET_COOKIE, cookie::forget(&headers)?)], Failed(fault)).into_response())
+        }
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Logout {
+    /// All logins of the user, not only this one.
+    #[serde(default)]
+    everywhere: bool,
+}
+
+/// Ends the login of the token, or of the cookie, or both. One that has ended already is no error.
+async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
+    count_address(&app.callers, request.extensions().get())?;
+    let headers = request.headers().clone();
+    let MaybeBody(body) = MaybeBody::<Logout>::from_request(request, &app).await?;
+    let refresh = cookie::read(&headers, &app.settings)?;
+    let who = match authorization(&headers)? {
+        Some((scheme, token)) if scheme == "bearer" => match app.accounts.verify_token(token).await {
+            Ok(who) => Some(who),
+            Err(fault) if fault.code == Code::UNAUTHORIZED => None,
+            Err(fault) => return Err(fault.into()),
+        },
+        _ => None,
+    };
+    app.accounts.logout(who.as_ref(), refresh, body.everywhere).await?;
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie::forget(&headers)?)]).into_response())
 }
 
 async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answer<Json<UserRow>> {
@@ -108,5 +167,5 @@ async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answ
 }
 
 async fn verify_token(Extension(who): Extension<Identity>) -> Json<Verified> {
-    Json(Verified { sub: who.user_id, username: who.username })
+    Json(Verified { sub: who.user_id, username: who.username, login: who.login })
 }
