@@ -562,7 +562,7 @@ async fn login(store: &Store, user_id: UserId) -> Uuid {
     login_id
 }
 
-/// AP-20, AP-21: each generation is good once, the one before it leads to the same for a while, an older one was copied.
+/// AP-23, AP-24: each generation is good once, the one before it leads to the same for a while, an older one was copied.
 pub async fn a_login_goes_on_step_by_step(store: &Store) {
     let user_id = user();
     let login = login(store, user_id).await;
@@ -585,7 +585,7 @@ pub async fn a_login_goes_on_step_by_step(store: &Store) {
     assert_eq!(store.logins.refresh(new_id(), 0).await.unwrap(), Refreshed::Gone);
 }
 
-/// AP-21, twenty at once.
+/// AP-24, twenty at once.
 pub async fn refreshing_at_once_is_one_step(store: &Store) {
     let user_id = user();
     let login = login(store, user_id).await;
@@ -598,7 +598,7 @@ pub async fn refreshing_at_once_is_one_step(store: &Store) {
     assert_eq!(store.logins.refresh(login, 1).await.unwrap(), Refreshed::Current { user_id, generation: 2 });
 }
 
-/// AP-22, AP-23: a login ends for its tokens and for its refreshing, with the event of it; others go on.
+/// AP-25, AP-26: a login ends for its tokens and for its refreshing, with the event of it; others go on.
 pub async fn what_is_revoked_has_ended(store: &Store) {
     let (ada, bob) = (user(), user());
     let (one, two, his) = (login(store, ada).await, login(store, ada).await, login(store, bob).await);

@@ -265,22 +265,22 @@ pub const REVOCATION_KEPT: Duration = Duration::from_secs((7 * 24 + 1) * 60 * 60
 /// Logins that outlive their tokens, and what was revoked. An embedder with sessions of its own leaves all of it.
 #[async_trait]
 pub trait Logins: Send + Sync {
-    /// AP-20: begins a login, whose valid generation is 0.
+    /// AP-23: begins a login, whose valid generation is 0.
     async fn begin(&self, _new: NewLogin) -> Result<()> {
         Err(Error::Unsupported("logins that can be refreshed"))
     }
 
-    /// AP-21: goes on with a login of which this generation is shown ([`Refreshed::of`]), unless it was revoked.
+    /// AP-24: goes on with a login of which this generation is shown ([`Refreshed::of`]), unless it was revoked.
     async fn refresh(&self, _login: Uuid, _generation: u64) -> Result<Refreshed> {
         Err(Error::Unsupported("logins that can be refreshed"))
     }
 
-    /// AP-22: ends a login, or all of a user until now, and returns the events of it.
+    /// AP-25: ends a login, or all of a user until now, and returns the events of it.
     async fn revoke(&self, _user: UserId, _what: Revoked, _tell: Tell<Revoked>) -> Result<Vec<Event>> {
         Err(Error::Unsupported("revoking logins"))
     }
 
-    /// AP-23: whether a token's login has ended. The question of every call with a token.
+    /// AP-26: whether a token's login has ended. The question of every call with a token.
     async fn is_revoked(&self, _user: UserId, _login: Login) -> Result<bool> {
         Ok(false)
     }

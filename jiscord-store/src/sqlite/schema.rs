@@ -105,7 +105,7 @@ CREATE TABLE log (
 ";
 
 const LOGINS: &str = "
--- AP-20, AP-21
+-- AP-23, AP-24
 CREATE TABLE logins (
     login_id   BLOB PRIMARY KEY,
     user_id    BLOB NOT NULL,
@@ -116,7 +116,7 @@ CREATE TABLE logins (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX logins_by_expiry ON logins (expires);
 
--- AP-22, AP-23. An empty login_id: all of the user's that were issued by that second.
+-- AP-25, AP-26. An empty login_id: all of the user's that were issued by that second.
 CREATE TABLE revocations (
     user_id   BLOB NOT NULL,
     login_id  BLOB NOT NULL,
