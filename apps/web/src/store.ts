@@ -89,6 +89,8 @@ const SIGNED_OUT: State = {
 const ENDED = "Your session has ended. Log in again.";
 const TYPING_MS = 8_000;
 const TYPING_EVERY_MS = 4_000;
+/** What may be otherwise when it is tried again. */
+const PASSES = new Set(["unreachable", "timeout", "closed", "rate_limited", "busy", "unavailable", "outcome_unknown"]);
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 
 /** Whether message `a` is newer than `b`: ids are version 1 UUIDs, whose time is spread over three fields. */
@@ -154,7 +156,12 @@ export class Store {
       const user = await this.sdk.refresh();
       if (user) this.#signedIn(user);
       else this.#signedOut(this.#state.user ? ENDED : null);
-    } catch {
+    } catch (thrown) {
+      const error = errorOf(thrown);
+      if (!PASSES.has(error.code)) {
+        this.#signedOut(sentence(error));
+        return;
+      }
       if (this.#state.phase !== "signedIn") this.#set({ phase: "unreachable" });
       const wait = RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)];
       await new Promise<void>((resolve) => {
