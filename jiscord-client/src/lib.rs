@@ -15,6 +15,6 @@ pub use self::{
     client::{Builder, Client, Send},
     endpoints::Endpoints,
     error::{Error, Refusal, Result, Source},
-    event::{Event, Events},
+    event::{Event, Events, ResumePoint},
     http::Http,
 };
