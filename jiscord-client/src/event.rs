@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures_util::Stream;
@@ -26,6 +27,11 @@ pub enum Event {
     /// A session began: the first, or one after the connection was lost. What happened in between is in the channels'
     /// history ([`crate::Http::messages`] with `after`), not in this stream.
     Ready(Ready),
+    /// The connection is lost, and will be made anew after so long. [`Event::Ready`] tells when it is.
+    Lost {
+        /// How long it waits before it tries.
+        retry_in: Duration,
+    },
     /// What was kept of these topics may be stale; read it again.
     Resync(Resync),
     /// A message was written, perhaps by this client.
