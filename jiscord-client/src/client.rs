@@ -64,8 +64,8 @@ pub struct Builder {
     device: Option<String>,
     intents: Option<Intents>,
     connect_timeout: Duration,
-    send_timeout: Duration,
-    backoff: Backoff,
+    pub(crate) send_timeout: Duration,
+    pub(crate) backoff: Backoff,
     sends: usize,
     event_bytes: usize,
     resume: Option<ResumePoint>,
@@ -124,9 +124,14 @@ impl Builder {
         self
     }
 
+    /// The HTTP API that it will use, without a token.
+    pub(crate) fn http(&self) -> Result<Http> {
+        Http::new(self.endpoints.clone())
+    }
+
     /// Logs in, then connects.
     pub async fn login(self, email: &str, password: &str) -> Result<Client> {
-        let login = Http::new(self.endpoints.clone())?.login(email, password).await?;
+        let login = self.http()?.login(email, password).await?;
         self.connect(login.token).await
     }
 
@@ -135,7 +140,7 @@ impl Builder {
     pub async fn connect(self, token: impl Into<String>) -> Result<Client> {
         let token: SecretString = token.into().into();
         let device = Device::new(self.device.as_deref().unwrap_or("sdk"))?;
-        let http = Http::new(self.endpoints)?.with_secret(token.clone());
+        let http = self.http()?.with_secret(token.clone());
         let (sender, commands) = mpsc::unbounded_channel();
         let (first, connected) = oneshot::channel();
         let events = Queue::new(self.event_bytes);
@@ -216,6 +221,10 @@ impl Client {
     /// cut off is sent again under the same nonce, which is stored once.
     pub fn send(&self, channel: ChannelId, content: impl Into<String>) -> Send {
         let message = SendMessage { channel_id: channel, content: content.into(), nonce: None, reply_to: None };
+        self.send_message(message)
+    }
+
+    pub(crate) fn send_message(&self, message: SendMessage) -> Send {
         Send { client: self.clone(), message, timeout: self.inner.send_timeout }
     }
 

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures_util::Stream;
@@ -29,6 +30,11 @@ pub enum Event {
     Ready(Ready),
     /// The connection was lost and the session goes on: what happened in between came just before this.
     Resumed,
+    /// The connection is lost, and will be made anew after so long. [`Event::Resumed`] or [`Event::Ready`] tells when it is.
+    Lost {
+        /// How long it waits before it tries.
+        retry_in: Duration,
+    },
     /// What was kept of these topics may be stale; read it again.
     Resync(Resync),
     /// A message was written, perhaps by this client.

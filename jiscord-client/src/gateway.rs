@@ -24,13 +24,12 @@ use tokio::{
     select,
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
 };
-use url::Url;
 
 use crate::{
     error::{Error, Result, Source},
     event::{Event, Queue, ResumePoint},
     outbox::{Draft, Outbox},
-    sys::{self, Incoming, Instant, Reader, Transport, Writer},
+    sys::{self, Incoming, Instant, Reader, Transport, Url, Writer},
 };
 
 /// A session is resumed from so many microseconds before the last event, so that one that was lost just before the cut is told
@@ -76,7 +75,7 @@ impl Backoff {
         self.first.saturating_mul(1 << tries.min(16)).min(self.most)
     }
 
-    fn wait(self, tries: u32) -> Duration {
+    pub(crate) fn wait(self, tries: u32) -> Duration {
         // Half is certain, half is spread: zero waits would hammer a server that refuses at once.
         let half = self.bound(tries) / 2;
         half + sys::random_below(half)
@@ -245,9 +244,9 @@ impl Gateway {
                 self.outbox.push(draft);
             }
         }
-        self.outbox.end(|| again(&error));
+        self.outbox.end(|| error.echo());
         if let Some(first) = self.first.take() {
-            let _ = first.send(Err(again(&error)));
+            let _ = first.send(Err(error.echo()));
         }
         self.events.end(match error {
             Error::Closed => None,
@@ -278,6 +277,8 @@ impl Gateway {
             let wait = least + self.settings.backoff.wait(tries);
             tries += 1;
             tracing::info!(error = %why, ?wait, "gateway connection lost");
+            // Where the program does not read its events, it misses nothing by missing this one.
+            self.events.push(Ok(Event::Lost { retry_in: wait }), size_of::<Event>());
             if let Err(Cut::Stop(error)) = self.meanwhile(sys::sleep(wait)).await {
                 return error;
             }
@@ -513,16 +514,6 @@ async fn write(mut writer: Writer, mut texts: mpsc::Receiver<String>) -> Source 
     match writer.close().await {
         Ok(()) => "closed".into(),
         Err(why) => why,
-    }
-}
-
-/// The same ending for each who waits.
-fn again(error: &Error) -> Error {
-    match error {
-        Error::Unauthorized(why) => Error::Unauthorized(why.clone()),
-        Error::Evicted => Error::Evicted,
-        Error::Unreachable(why) => Error::Unreachable(why.to_string().into()),
-        _ => Error::Closed,
     }
 }
 

@@ -93,7 +93,7 @@ describe("the session", () => {
   it("can be taken back from who evicted it", async () => {
     const { store, sdk } = await connected();
     sdk.say({ kind: "connection", state: "ended", reason: "evicted" });
-    expect(store.state.connection.state).toBe("evicted");
+    expect(store.state.connection).toMatchObject({ state: "ended", evicted: true });
     expect(store.state.phase).toBe("signedIn");
     await store.comeBack();
     sdk.say({ kind: "connection", state: "ready" });

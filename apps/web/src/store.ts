@@ -40,7 +40,10 @@ export type Phase = "starting" | "broken" | "unreachable" | "signedOut" | "signe
 
 /** How it stands with the connection to the gateway. */
 export interface Connection {
-  state: "connecting" | "ready" | "waiting" | "evicted";
+  /** "ended": it does not come back by itself. */
+  state: "connecting" | "ready" | "waiting" | "ended";
+  /** Another session of this one's kind took its place. */
+  evicted?: boolean;
   /** Unix milliseconds at which it is tried again. */
   retryAt?: number;
   /** It was there before. */
@@ -193,7 +196,7 @@ export class Store {
     this.#signedOut(null);
   }
 
-  /** Takes the session back from whoever evicted it. */
+  /** Begins the session anew that ended here, such as one that was evicted. */
   async comeBack(): Promise<void> {
     this.#set({ connection: { state: "connecting", again: true } });
     await this.#renew(0);
@@ -259,9 +262,9 @@ export class Store {
       this.#set({ connection: { state, again } });
     } else if (state === "waiting") {
       this.#set({ connection: { state, again, retryAt: Date.now() + retryInMs } });
-    } else if (reason === "evicted") {
-      this.#set({ connection: { state: "evicted", again } });
-    } else if (reason === "unauthorized" && this.#state.phase === "signedIn") {
+    } else if (reason !== "unauthorized") {
+      this.#set({ connection: { state: "ended", evicted: reason === "evicted", again } });
+    } else if (this.#state.phase === "signedIn") {
       if (this.#renewed) {
         this.#signedOut(ENDED);
       } else {
