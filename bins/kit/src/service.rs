@@ -161,6 +161,8 @@ pub fn limits(config: &Config) -> Limits {
     limits.body_time = config.limit_body;
     limits.caller = Rate { per_second: config.limit_http, burst: config.limit_http_burst };
     limits.login = Rate { per_second: config.limit_login, burst: config.limit_login_burst };
+    limits.failed_logins = config.limit_failed_logins;
+    limits.failed_logins_in_network = config.limit_failed_logins_in_network;
     limits.guilds_of_user = config.limit_guilds;
     limits.channels_of_guild = config.limit_channels;
     limits

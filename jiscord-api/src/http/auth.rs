@@ -11,19 +11,22 @@ use axum::{
     routing::MethodRouter,
 };
 use jiscord_core::{
+    Code,
     backend::{Identity, TokenVerifier},
-    http::{LoggedIn, RegisterBody, Registered, UserRow, Verified},
+    http::{ClientAddr, LoggedIn, RegisterBody, Registered, UserRow, Verified},
+    text::Email,
 };
 use serde::Deserialize;
 
 use super::{Access, Answer, Body, Settings, alive, authorization, count_address, finish, health, unauthorized};
-use crate::{accounts::Accounts, limits::Limiter};
+use crate::{accounts::Accounts, guesses::Guesses, limits::Limiter};
 
 #[derive(Clone)]
 struct App {
     accounts: Arc<Accounts>,
     callers: Arc<Limiter>,
     logins: Arc<Limiter>,
+    guesses: Arc<Guesses>,
     settings: Arc<Settings>,
 }
 
@@ -50,7 +53,8 @@ pub fn router(accounts: Arc<Accounts>, settings: Settings) -> Router {
     let limits = &settings.limits;
     let callers = Arc::new(Limiter::new(limits.caller, limits.rate_keys));
     let logins = Arc::new(Limiter::new(limits.login, limits.rate_keys));
-    let app = App { accounts, callers, logins, settings: Arc::new(settings) };
+    let guesses = Guesses::new(limits);
+    let app = App { accounts, callers, logins, guesses, settings: Arc::new(settings) };
     finish(routes(&app), app)
 }
 
@@ -99,8 +103,18 @@ struct Login {
 
 async fn login(State(app): State<App>, request: Request) -> Answer<Json<LoggedIn>> {
     count_address(&app.logins, request.extensions().get())?;
+    let from = request.extensions().get().map(|ClientAddr(addr)| *addr);
     let Body(body) = Body::<Login>::from_request(request, &app).await?;
-    Ok(Json(app.accounts.login(body.email.as_deref(), body.password.as_deref()).await?))
+    // What is no address is nobody's, and cannot be guessed.
+    let email = body.email.as_deref().and_then(|text| Email::new(text).ok());
+    let guess = email.map(|email| app.guesses.begin(&email, from)).transpose()?;
+    let answer = app.accounts.login(body.email.as_deref(), body.password.as_deref()).await;
+    match (guess, &answer) {
+        (Some(guess), Ok(_)) => guess.succeeded(),
+        (Some(guess), Err(fault)) if fault.code == Code::UNAUTHORIZED => guess.failed(),
+        _ => {}
+    }
+    Ok(Json(answer?))
 }
 
 async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answer<Json<UserRow>> {
