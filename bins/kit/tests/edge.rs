@@ -241,7 +241,6 @@ async fn what_could_be_read_in_two_ways_is_one_request_or_none() {
     for request in [
         format!("POST /first HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n{empty}"),
         format!("POST /first HTTP/1.1\nhost: x\ntransfer-encoding: chunked\ncontent-length: 3\n\n{empty}"),
-        format!("POST /first HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 3\r\n\r\n{SECOND}"),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(),
         "GET /second\r\n".into(),
     ] {

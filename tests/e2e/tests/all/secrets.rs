@@ -83,7 +83,13 @@ async fn logs_hold_no_secret_on_any_service() {
     ada.history(&channel).await;
     socket.say("SEND_MESSAGE", json!({"channelId": channel, "content": content, "replyTo": 7})).await;
     socket.hear_past("ERROR").await;
-    for text in ["hello", &json!({"op": "IDENTIFY", "d": {"token": ada.token}}).to_string()] {
+    let forged = "\u{1b}[31m\n2026-01-01T00:00:00Z ERROR jiscord: all is lost";
+    let identify = json!({"op": "IDENTIFY", "d": {"token": ada.token}}).to_string();
+    for text in [&json!({"op": forged}).to_string(), &json!({"op": "TYPING_START", "d": {"channelId": forged}}).to_string()] {
+        socket.say_text(text).await;
+        socket.hear_past("ERROR").await;
+    }
+    for text in ["hello", &identify] {
         socket.say_text(text).await;
     }
     let mut late = Socket::open(&server.ws()).await;
@@ -99,7 +105,7 @@ async fn logs_hold_no_secret_on_any_service() {
             let shown: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
             assert!(shown.is_empty(), "{secret}: {shown:?}");
         }
-        assert!(log.chars().all(|c| c == '\n' || c == '\t' || !c.is_control()), "control characters in a log");
+        assert!(!log.contains("\n2026-01-01") && !log.contains('\u{1b}'), "somebody else has written a line");
     }
 }
 
