@@ -131,17 +131,18 @@ pub async fn nothing_here() -> Response {
 
 /// Headers that keep a browser from doing with an answer what it is not meant for.
 pub async fn guard(mut response: Response) -> Response {
-    const HEADERS: [(HeaderName, &str); 4] = [
+    const HEADERS: [(HeaderName, &str); 5] = [
         (
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ),
+        (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     for (name, value) in HEADERS {
-        // A page has a policy of its own.
+        // A page has a policy of its own, and its files are kept.
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response

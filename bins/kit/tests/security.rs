@@ -1,5 +1,4 @@
 //! docs/security.md names tests that there are.
-#![expect(clippy::unwrap_used, reason = "a test's helpers may fail as tests do")]
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

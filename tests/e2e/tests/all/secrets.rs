@@ -92,7 +92,7 @@ async fn logs_hold_no_secret_on_any_service() {
     for text in ["hello", &identify] {
         socket.say_text(text).await;
     }
-    let mut late = Socket::open(&server.ws()).await;
+    let mut late = Socket::open(&server.ws_of(1)).await;
     late.say("IDENTIFY", json!({"token": format!("{}x", ada.token)})).await;
     late.last_words().await;
 
