@@ -48,7 +48,7 @@ routes! {
 }
 
 /// The router of auth-service. Rate limits by address work where the host puts
-/// [`ClientAddr`](jiscord_core::http::ClientAddr) into requests.
+/// [`ClientAddr`] into requests.
 pub fn router(accounts: Arc<Accounts>, settings: Settings) -> Router {
     let limits = &settings.limits;
     let callers = Arc::new(Limiter::new(limits.caller, limits.rate_keys));
