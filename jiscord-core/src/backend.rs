@@ -146,6 +146,24 @@ impl GuildState {
 }
 
 /// The gateway's way to accounts and chat operations.
+///
+/// Whoever writes one is told on each call who asks, and whoever calls one has to say so:
+///
+/// ```
+/// # use jiscord_core::{UserId, backend::{Actor, Backend}, fault::Result};
+/// # async fn ask(backend: &dyn Backend, me: UserId, other: UserId) -> Result<()> {
+/// backend.user(Actor::User(me), other).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```compile_fail,E0061
+/// # use jiscord_core::{UserId, backend::{Actor, Backend}, fault::Result};
+/// # async fn ask(backend: &dyn Backend, me: UserId, other: UserId) -> Result<()> {
+/// backend.user(other).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Backend: TokenVerifier {
     /// A user, with what the actor may see of it.

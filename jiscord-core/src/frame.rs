@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::{
     fault::Code,
     id::{ChannelId, GuildId, MessageId, SessionId, UserId},
+    json,
     model::{Channel, Guild, Member, Message, Rev, User},
     topic::{Position, Topic},
 };
@@ -92,14 +93,17 @@ impl ClientFrame {
     /// Reads `op` first, then `d` as that op wants it: an op from the future is an error with a name, not a failed parse.
     pub fn read(text: &str) -> Result<Self, FrameError> {
         let frame = Envelope::read(text)?;
-        Ok(match &*frame.op {
+        let read = match &*frame.op {
             "HEARTBEAT" => Self::Heartbeat(()),
             "IDENTIFY" => Self::Identify(frame.body()?),
             "RESUME" => Self::Resume(frame.body()?),
             "SEND_MESSAGE" => Self::SendMessage(frame.body()?),
             "TYPING_START" => Self::TypingStart(frame.body()?),
             _ => return Err(frame.unknown()),
-        })
+        };
+        // What was skipped is bounded as well.
+        json::check(text.as_bytes()).map_err(|source| FrameError::Body { op: frame.op.into_owned(), source })?;
+        Ok(read)
     }
 
     /// Its text on the wire.
