@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     extract::{FromRef, FromRequest, Request, State},
-    http::{StatusCode, header::SET_COOKIE},
+    http::StatusCode,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::MethodRouter,
@@ -124,7 +124,7 @@ async fn login(State(app): State<App>, request: Request) -> Answer<Response> {
     }
     let (answer, token) = answer?;
     match token {
-        Some(token) => Ok(([(SET_COOKIE, cookie::keep(&headers, &token)?)], Json(answer)).into_response()),
+        Some(token) => Ok((cookie::keep(&headers, &token)?, Json(answer)).into_response()),
         None => Ok(Json(answer).into_response()),
     }
 }
@@ -147,13 +147,11 @@ async fn refresh(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.callers, request.extensions().get())?;
     let headers = request.headers().clone();
     let MaybeBody(Nothing {}) = MaybeBody::from_request(request, &app).await?;
-    let token = cookie::read(&headers, &app.settings)?.ok_or_else(unauthorized)?;
+    let token = cookie::read(&headers, &app.settings)?.token().ok_or_else(unauthorized)?;
     match app.accounts.refresh(token).await {
-        Ok((answer, token)) => Ok(([(SET_COOKIE, cookie::keep(&headers, &token)?)], Json(answer)).into_response()),
+        Ok((answer, token)) => Ok((cookie::keep(&headers, &token)?, Json(answer)).into_response()),
         // It will never be good again.
-        Err(fault) if fault.code == Code::UNAUTHORIZED => {
-            Ok(([(SET_COOKIE, cookie::forget(&headers)?)], Failed(fault)).into_response())
-        }
+        Err(fault) if fault.code == Code::UNAUTHORIZED => Ok((cookie::forget(&headers)?, Failed(fault)).into_response()),
         Err(fault) => Err(fault.into()),
     }
 }
@@ -170,7 +168,7 @@ async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.callers, request.extensions().get())?;
     let headers = request.headers().clone();
     let MaybeBody(body) = MaybeBody::<Logout>::from_request(request, &app).await?;
-    let refresh = cookie::read(&headers, &app.settings)?;
+    let shown = cookie::read(&headers, &app.settings)?;
     let who = match authorization(&headers)? {
         Some((scheme, token)) if scheme == "bearer" => match app.accounts.verify_token(token).await {
             Ok(who) => Some(who),
@@ -179,8 +177,8 @@ async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
         },
         _ => None,
     };
-    app.accounts.logout(who.as_ref(), refresh, body.everywhere).await?;
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie::forget(&headers)?)]).into_response())
+    app.accounts.logout(who.as_ref(), &shown.all(), body.everywhere).await?;
+    Ok((StatusCode::NO_CONTENT, cookie::forget(&headers)?).into_response())
 }
 
 async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answer<Json<UserRow>> {
