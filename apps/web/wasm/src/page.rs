@@ -1,6 +1,6 @@
 //! The class.
 
-use std::{cell::RefCell, rc::Rc, str::FromStr};
+use std::{cell::RefCell, rc::Rc, str::FromStr, time::Duration};
 
 use jiscord_client::{
     Client, Endpoints, Error, Http, View,
@@ -232,7 +232,9 @@ impl Inner {
 
     /// Begins a session, and ends the one before.
     fn begin(&self, login: Login) -> Result<User, Error> {
-        let builder = Client::builder(self.endpoints.clone()).device(&*self.device);
+        // Somebody looks at it and waits.
+        let (first, most) = (Duration::from_secs(1), Duration::from_secs(15));
+        let builder = Client::builder(self.endpoints.clone()).device(&*self.device).backoff(first, most);
         let listener = self.listener.clone();
         let tell = move |change| {
             let Some(change) = Change::of(change) else { return };
