@@ -71,13 +71,15 @@ export async function serve(env: Record<string, string> = {}): Promise<Server & 
         if (found?.[1]) {
           server.url = found[1];
           port = new URL(server.url).port;
+          // Read on, so that it never waits for somebody to listen.
+          started.stdout.resume();
           return;
         }
       }
       throw new Error("the server ended before it said its address");
     },
     async stop() {
-      if (child?.exitCode !== null) return;
+      if (child?.exitCode !== null || child.signalCode !== null) return;
       const ended = once(child, "exit");
       child.kill("SIGTERM");
       await ended;
