@@ -416,6 +416,9 @@ pub(crate) mod tests {
         proptest::collection::vec(step, 0..150)
     }
 
+    /// A page of messages, and whether there are older ones.
+    type Page = (Vec<Message>, bool);
+
     /// A server, a connection, and what a page has made of the splices.
     #[derive(Default)]
     struct World {
@@ -424,7 +427,7 @@ pub(crate) mod tests {
         on_the_way: VecDeque<Message>,
         /// The read that is under way: from where on, and its page.
         read: Option<(Option<u64>, Option<Vec<Message>>)>,
-        older: Option<(MessageId, Option<(Vec<Message>, bool)>)>,
+        older: Option<(MessageId, Option<Page>)>,
         copy: Vec<Message>,
     }
 
