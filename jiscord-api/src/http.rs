@@ -69,6 +69,7 @@ macro_rules! routes {
 }
 
 pub mod auth;
+mod cookie;
 mod cursor;
 pub mod data;
 

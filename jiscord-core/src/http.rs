@@ -1,9 +1,10 @@
 //! The bodies of the HTTP APIs, in snake_case. Rows have `From` to and from the models where both say the same.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
-    backend::{GuildState, Membership, Sent},
+    backend::{GuildState, Login, Membership, Sent},
     event::{Event, Topic},
     id::{ChannelId, EventId, GuildId, MessageId, UserId},
     model::{Author, Channel, Guild, Member, Message, Rev, User, Visibility},
@@ -195,6 +196,54 @@ pub struct Verified {
     pub sub: UserId,
     /// What the user was called when the token was made.
     pub username: String,
+    /// The login that the token belongs to, for services that keep sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
+}
+
+/// `POST /internal/logins`: a login that can be refreshed begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginLoginBody {
+    /// A random one.
+    pub login_id: Uuid,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// When, in Unix seconds.
+    pub begun: u64,
+}
+
+/// `POST /internal/logins/:id/refresh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshLoginBody {
+    /// The generation that was shown.
+    pub generation: u64,
+}
+
+/// The answer of `POST /internal/logins/:id/refresh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RefreshedRow {
+    /// It goes on.
+    Current {
+        /// Whose it is.
+        user_id: UserId,
+        /// The generation that is valid now.
+        generation: u64,
+    },
+    /// An old generation was shown: somebody has a copy.
+    Replayed {
+        /// Whose it is.
+        user_id: UserId,
+    },
+    /// It has ended, or never was.
+    Gone,
+}
+
+/// The answer of `GET /internal/users/:id/revocations`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedRow {
+    /// Whether the login that was asked about has ended.
+    pub revoked: bool,
 }
 
 /// `POST /users` of data-service; services only.
@@ -363,3 +412,31 @@ impl From<MembershipRow> for Membership {
 /// proxies to believe; limits by address do nothing without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub std::net::IpAddr);
+
+/// Whether a page's `Origin` is the `Host` that was asked. Of the scheme a request knows nothing where a proxy ends TLS, so it
+/// may be either.
+pub fn is_own_origin(origin: &str, host: Option<&str>) -> bool {
+    let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_itself_is_its_own_origin() {
+        for (origin, host, own) in [
+            ("http://localhost:3000", "localhost:3000", true),
+            ("https://Chat.example", "chat.example", true),
+            ("http://localhost:3001", "localhost:3000", false),
+            ("http://chat.example.evil.tld", "chat.example", false),
+            ("null", "chat.example", false),
+            ("ftp://chat.example", "chat.example", false),
+            ("chat.example", "chat.example", false),
+        ] {
+            assert_eq!(is_own_origin(origin, Some(host)), own, "{origin} at {host}");
+        }
+        assert!(!is_own_origin("http://localhost", None));
+    }
+}

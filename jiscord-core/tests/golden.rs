@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use jiscord_core::{
     ClientFrame, Code, Event, EventId, Placed, Position, ServerFrame, Timestamp, Topic,
-    backend::{GuildState, Membership, Sent},
+    backend::{GuildState, Login, Membership, Sent},
     fault::ErrorBody,
     frame::*,
     http::*,
@@ -220,7 +220,15 @@ fn bodies() -> Vec<(&'static str, String, ReadAndWrite)> {
         body("registered", Registered { user_id: id(ADA), username: text("Ada") }),
         body("login", LoginBody { email: text("ada@example.com"), password: text("a long password") }),
         body("logged_in", LoggedIn { token: text(TOKEN), user: ada().into() }),
-        body("verified", Verified { sub: id(ADA), username: text("Ada") }),
+        body("verified", Verified { sub: id(ADA), username: text("Ada"), login: None }),
+        body(
+            "verified_login",
+            Verified {
+                sub: id(ADA),
+                username: text("Ada"),
+                login: Some(Login::new("0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap(), 1_795_443_456)),
+            },
+        ),
         body("create_user", CreateUserBody { username: text("Ada"), email: text("ada@example.com"), password_hash: text(HASH) }),
         body(
             "create_message",

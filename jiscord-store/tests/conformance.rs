@@ -1,4 +1,4 @@
-//! Both stores pass the suite, whatever the clock does.
+//! The stores of one process pass the suite, whatever the clock does.
 
 use std::sync::{
     Arc,

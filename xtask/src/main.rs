@@ -8,6 +8,7 @@ mod report;
 mod server;
 mod services;
 mod test;
+mod wasm;
 mod websocket;
 
 use std::{
@@ -16,6 +17,8 @@ use std::{
     path::PathBuf,
     process::{Command, ExitCode},
 };
+
+use crate::report::Stop;
 
 const HELP: &str = "\
 Jiscord's tasks.
@@ -26,6 +29,7 @@ Jiscord's tasks.
                       their own. Says where they are; Ctrl-C stops all of it, and what they kept is gone.
   ./x test            everything that must hold: format, lints, tests, docs, features, oldest Rust, examples.
                       Sets up what it needs and stops what it started. Under CI=true nothing may be skipped.
+  ./x wasm            build the Rust SDK as the web app loads it
   ./x bench fanout    deliveries per second of server CPU, beside a minimal program (release build)
   ./x help            this
 ";
@@ -37,6 +41,13 @@ fn main() -> ExitCode {
         "run" => become_program(cargo().args(["run", "-p", "jiscord", "--"]).args(args)),
         "services" => services::run(),
         "test" => test::run(),
+        "wasm" => match wasm::build() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Stop::Failed(why) | Stop::Skipped(why)) => {
+                eprintln!("x: {why}");
+                ExitCode::FAILURE
+            }
+        },
         "bench" => bench(args),
         "help" | "-h" | "--help" => {
             print!("{HELP}");

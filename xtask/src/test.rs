@@ -12,10 +12,8 @@ use crate::{
     cassandra::Cassandra,
     examples, redis,
     report::{Outcome, Report, Stop, done, failed, works},
-    websocket,
+    wasm, websocket,
 };
-
-const WASM: &str = "wasm32-unknown-unknown";
 
 pub(crate) fn run() -> ExitCode {
     let mut report = Report::default();
@@ -54,7 +52,7 @@ pub(crate) fn run() -> ExitCode {
         report.step("docs", || {
             done(cargo().args(["doc", "--workspace", "--no-deps", "--keep-going"]).env("RUSTDOCFLAGS", "-D warnings"))
         });
-        report.step("wasm", wasm);
+        report.step("wasm", browsers);
         report.step("features", || features(&workspace));
         report.step("oldest Rust", || oldest_rust(&workspace));
     }
@@ -123,13 +121,11 @@ fn features(workspace: &Workspace) -> Outcome {
     Ok(())
 }
 
-fn wasm() -> Outcome {
-    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]).output();
-    let there = libraries.is_ok_and(|out| PathBuf::from(String::from_utf8_lossy(&out.stdout).trim()).exists());
-    if !there {
-        rustup(&["target", "add", WASM])?;
-    }
-    done(cargo().args(["check", "-p", "jiscord-core", "--target", WASM]))
+fn browsers() -> Outcome {
+    wasm::target()?;
+    done(cargo().args(["check", "-p", "jiscord-core", "--target", wasm::TARGET]))?;
+    let sdk = ["clippy", "-p", "jiscord-client", "-p", "jiscord-web", "--target", wasm::TARGET, "--", "-D", "warnings"];
+    done(cargo().args(sdk))
 }
 
 fn oldest_rust(workspace: &Workspace) -> Outcome {
@@ -144,7 +140,7 @@ fn component(command: &str, name: &str) -> Outcome {
     if works(cargo().args([command, "--version"])) { Ok(()) } else { rustup(&["component", "add", name]) }
 }
 
-fn rustup(args: &[&str]) -> Outcome {
+pub(crate) fn rustup(args: &[&str]) -> Outcome {
     if !works(Command::new("rustup").arg("--version")) {
         return Err(Stop::Skipped(format!("this Rust is not rustup's; with it: rustup {}", args.join(" "))));
     }

@@ -1,24 +1,26 @@
-//! auth-service: register, login, and whose a token is.
+//! auth-service: register, login, refresh, logout, and whose a token is.
 
 use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
     extract::{FromRef, FromRequest, Request, State},
-    http::StatusCode,
+    http::{StatusCode, header::SET_COOKIE},
     middleware::{Next, from_fn_with_state},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 use jiscord_core::{
     Code,
     backend::{Identity, TokenVerifier},
-    http::{ClientAddr, LoggedIn, RegisterBody, Registered, UserRow, Verified},
+    http::{ClientAddr, RegisterBody, Registered, UserRow, Verified},
     text::Email,
 };
 use serde::Deserialize;
 
-use super::{Access, Answer, Body, Settings, alive, authorization, count_address, finish, health, unauthorized};
+use super::{
+    Access, Answer, Body, Failed, MaybeBody, Settings, alive, authorization, cookie, count_address, finish, health, unauthorized,
+};
 use crate::{accounts::Accounts, guesses::Guesses, limits::Limiter};
 
 #[derive(Clone)]
@@ -45,6 +47,8 @@ routes! {
     POST "/login" Open => login;
     GET "/me" Credentials => me;
     POST "/verify-token" Credentials => verify_token;
+    POST "/refresh" Open => refresh;
+    POST "/logout" Open => logout;
 }
 
 /// The router of auth-service. Rate limits by address work where the host puts
@@ -99,22 +103,77 @@ struct Login {
     email: Option<String>,
     #[serde(default)]
     password: Option<String>,
+    /// For a page: with the cookie that `/refresh` and `/logout` read.
+    #[serde(default)]
+    remember: bool,
 }
 
-async fn login(State(app): State<App>, request: Request) -> Answer<Json<LoggedIn>> {
+async fn login(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.logins, request.extensions().get())?;
-    let from = request.extensions().get().map(|ClientAddr(addr)| *addr);
+    let (headers, from) = (request.headers().clone(), request.extensions().get().map(|ClientAddr(addr)| *addr));
     let Body(body) = Body::<Login>::from_request(request, &app).await?;
+    let (email, password) = (body.email.as_deref(), body.password.as_deref());
     // What is no address is nobody's, and cannot be guessed.
-    let email = body.email.as_deref().and_then(|text| Email::new(text).ok());
-    let guess = email.map(|email| app.guesses.begin(&email, from)).transpose()?;
-    let answer = app.accounts.login(body.email.as_deref(), body.password.as_deref()).await;
+    let guessed = email.and_then(|text| Email::new(text).ok());
+    let guess = guessed.map(|email| app.guesses.begin(&email, from)).transpose()?;
+    let answer = if body.remember {
+        app.accounts.login_remembered(email, password).await.map(|(answer, token)| (answer, Some(token)))
+    } else {
+        app.accounts.login(email, password).await.map(|answer| (answer, None))
+    };
     match (guess, &answer) {
         (Some(guess), Ok(_)) => guess.succeeded(),
         (Some(guess), Err(fault)) if fault.code == Code::UNAUTHORIZED => guess.failed(),
         _ => {}
     }
-    Ok(Json(answer?))
+    let (answer, token) = answer?;
+    let cookie = token.map(|token| cookie::keep(&headers, &token)).transpose()?;
+    Ok((cookie.map(|cookie| [(SET_COOKIE, cookie)]), Json(answer)).into_response())
+}
+
+/// A body of which nothing is wanted.
+#[derive(Default, Deserialize)]
+struct Nothing {}
+
+/// A new token for a page that has lost the one it had. Nothing but the cookie is asked for.
+async fn refresh(State(app): State<App>, request: Request) -> Answer<Response> {
+    count_address(&app.callers, request.extensions().get())?;
+    let headers = request.headers().clone();
+    let MaybeBody(Nothing {}) = MaybeBody::from_request(request, &app).await?;
+    let token = cookie::read(&headers, &app.settings)?.ok_or_else(unauthorized)?;
+    match app.accounts.refresh(token).await {
+        Ok((answer, token)) => Ok(([(SET_COOKIE, cookie::keep(&headers, &token)?)], Json(answer)).into_response()),
+        // It will never be good again.
+        Err(fault) if fault.code == Code::UNAUTHORIZED => {
+            Ok(([(SET_COOKIE, cookie::forget(&headers)?)], Failed(fault)).into_response())
+        }
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Logout {
+    /// All logins of the user, not only this one.
+    #[serde(default)]
+    everywhere: bool,
+}
+
+/// Ends the login of the token, or of the cookie, or both. One that has ended already is no error.
+async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
+    count_address(&app.callers, request.extensions().get())?;
+    let headers = request.headers().clone();
+    let MaybeBody(body) = MaybeBody::<Logout>::from_request(request, &app).await?;
+    let refresh = cookie::read(&headers, &app.settings)?;
+    let who = match authorization(&headers)? {
+        Some((scheme, token)) if scheme == "bearer" => match app.accounts.verify_token(token).await {
+            Ok(who) => Some(who),
+            Err(fault) if fault.code == Code::UNAUTHORIZED => None,
+            Err(fault) => return Err(fault.into()),
+        },
+        _ => None,
+    };
+    app.accounts.logout(who.as_ref(), refresh, body.everywhere).await?;
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie::forget(&headers)?)]).into_response())
 }
 
 async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answer<Json<UserRow>> {
@@ -122,5 +181,5 @@ async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answ
 }
 
 async fn verify_token(Extension(who): Extension<Identity>) -> Json<Verified> {
-    Json(Verified { sub: who.user_id, username: who.username })
+    Json(Verified { sub: who.user_id, username: who.username, login: who.login })
 }

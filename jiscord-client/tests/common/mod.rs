@@ -79,12 +79,23 @@ impl Server {
         .await
     }
 
-    /// The next connection, with HELLO said and IDENTIFY heard.
+    /// The next connection, with HELLO said and RESUME heard.
+    pub(crate) async fn resumes(&self, heartbeat_interval: u64) -> (Peer, Resume) {
+        let mut peer = self.accept().await;
+        peer.say(ServerFrame::Hello(Hello { heartbeat_interval })).await;
+        match peer.hear().await {
+            ClientFrame::Resume(resume) => (peer, resume),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next connection, with HELLO said and IDENTIFY heard. Whoever would resume begins anew as well.
     pub(crate) async fn identified(&self, heartbeat_interval: u64) -> (Peer, Identify) {
         let mut peer = self.accept().await;
         peer.say(ServerFrame::Hello(Hello { heartbeat_interval })).await;
         match peer.hear().await {
             ClientFrame::Identify(identify) => (peer, identify),
+            ClientFrame::Resume(Resume { token, device, intents, .. }) => (peer, Identify { token, device, intents }),
             other => panic!("{other:?}"),
         }
     }
@@ -113,6 +124,11 @@ impl Peer {
 
     pub(crate) async fn say_at(&mut self, p: u64, frame: ServerFrame) {
         self.say_text(&frame.at(Position(p)).encode()).await;
+    }
+
+    /// False if the client is gone.
+    pub(crate) async fn try_say_at(&mut self, p: u64, frame: ServerFrame) -> bool {
+        self.0.send(Frame::text(frame.at(Position(p)).encode())).await.is_ok()
     }
 
     pub(crate) async fn say_text(&mut self, text: &str) {

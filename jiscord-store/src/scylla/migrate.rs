@@ -28,7 +28,10 @@ struct Migration {
 
 /// In order; the first has version 1. One that was released never changes: add another. Every statement is safe to repeat,
 /// since a crash may come after any of them.
-const MIGRATIONS: &[Migration] = &[Migration { name: "start", cql: include_str!("migrations/0001_start.cql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { name: "start", cql: include_str!("migrations/0001_start.cql") },
+    Migration { name: "logins", cql: include_str!("migrations/0002_logins.cql") },
+];
 
 /// Before all others, since it says which of them were applied. The lock is for one runner at a time.
 const FIRST: [&str; 2] = [

@@ -414,6 +414,7 @@ impl ScyllaStore {
             guilds: self.clone(),
             members: self.clone(),
             channels: self.clone(),
+            logins: self.clone(),
             events,
             ids: self.clone(),
         }

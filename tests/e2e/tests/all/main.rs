@@ -5,6 +5,7 @@ mod accounts;
 mod bad_input;
 mod chat;
 mod lifecycle;
+mod logins;
 mod reach;
 mod resume;
 mod routes;

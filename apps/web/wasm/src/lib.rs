@@ -1,0 +1,8 @@
+//! The Rust SDK as the web app sees it: one class, whose values cross as JSON. It translates, and decides nothing.
+
+#[cfg(target_family = "wasm")]
+mod page;
+mod wire;
+
+#[cfg(target_family = "wasm")]
+pub use page::Jiscord;
