@@ -12,7 +12,7 @@ use crate::{
     cassandra::Cassandra,
     examples, redis,
     report::{Outcome, Report, Stop, done, failed, works},
-    wasm, websocket,
+    wasm, web, websocket,
 };
 
 pub(crate) fn run() -> ExitCode {
@@ -31,6 +31,12 @@ pub(crate) fn run() -> ExitCode {
             component("clippy", "clippy")?;
             done(cargo().args(["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"]))
         });
+        // Before the programs, which carry it.
+        report.step("web app", || {
+            web::build()?;
+            done(&mut web::npm(&["run", "--silent", "lint"]))?;
+            done(&mut web::npm(&["test", "--silent"]))
+        });
         // All targets in one graph, so that programs, tests and examples share what they are built of.
         report.step("build", || done(cargo().args(["build", "--workspace", "--all-targets"])));
         let mut database = None;
@@ -44,6 +50,18 @@ pub(crate) fn run() -> ExitCode {
         // The same programs and the same tests, against the other set-up.
         report.step("end to end on services", || match address {
             Some(_) => done(tests(address).args(["--no-fail-fast", "--test", "all"]).env("JISCORD_E2E", "services")),
+            None => Err(Stop::Skipped("no database".into())),
+        });
+        report.step("browser", || {
+            web::browser()?;
+            done(web::npm(&["run", "--silent", "e2e"]).env("JISCORD_BIN", workspace.program("jiscord")))
+        });
+        report.step("browser on services", || match address {
+            Some(address) => {
+                let mut tests = web::npm(&["run", "--silent", "e2e"]);
+                tests.env("JISCORD_BIN", workspace.program("jiscord"));
+                done(tests.env("JISCORD_E2E", "services").env("JISCORD_TEST_CQL", address))
+            }
             None => Err(Stop::Skipped("no database".into())),
         });
         drop(database);

@@ -2,6 +2,9 @@
 
 #[cfg(target_family = "wasm")]
 mod page;
+#[cfg(test)]
+mod types;
+#[cfg(any(test, target_family = "wasm"))]
 mod wire;
 
 #[cfg(target_family = "wasm")]

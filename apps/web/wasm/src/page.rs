@@ -261,7 +261,7 @@ fn to_js(value: &impl Serialize) -> JsValue {
 
 fn thrown(error: impl Into<SdkError>) -> JsValue {
     let error = error.into();
-    let thrown = js_sys::Error::new(error.message());
+    let thrown = js_sys::Error::new(&error.message);
     Object::assign(&thrown, &Object::from(to_js(&error)));
     thrown.into()
 }

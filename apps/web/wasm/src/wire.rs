@@ -14,12 +14,13 @@ use serde::Serialize;
 
 /// Why a call was not done. Every promise that is rejected is an `Error` that has this as well.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SdkError {
     /// The server's word, or one of `unreachable`, `closed` and `protocol`.
     code: String,
     /// A sentence for people.
-    message: String,
+    pub(crate) message: String,
     /// When asking again makes sense.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
@@ -54,10 +55,6 @@ impl SdkError {
     pub(crate) fn malformed(error: &dyn std::error::Error) -> Self {
         Self { code: Code::MALFORMED.as_str().to_owned(), message: error.to_string(), retry_after_ms: None }
     }
-
-    pub(crate) fn message(&self) -> &str {
-        &self.message
-    }
 }
 
 fn ms(wait: Duration) -> u64 {
@@ -66,17 +63,18 @@ fn ms(wait: Duration) -> u64 {
 
 /// Something that the snapshots show has changed, or happened.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(optional_fields))]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(crate) enum Change {
     /// How the session is.
     Connection {
-        state: State,
+        state: ConnectionState,
         /// While it waits: how long.
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_in_ms: Option<u64>,
         /// Once it has ended: why.
         #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<Reason>,
+        reason: Option<EndReason>,
     },
     /// The list of guilds; read it again.
     Guilds,
@@ -99,8 +97,9 @@ pub(crate) enum Change {
 
 /// How a session is.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum State {
+pub(crate) enum ConnectionState {
     /// It is being made.
     Connecting,
     /// It lives.
@@ -113,8 +112,9 @@ pub(crate) enum State {
 
 /// Why a session is over.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Reason {
+pub(crate) enum EndReason {
     /// The login is not good any more.
     Unauthorized,
     /// Another session took its place.
@@ -125,6 +125,7 @@ pub(crate) enum Reason {
 
 /// `array.splice(at, remove, ...insert)`.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub(crate) struct Splice {
     at: usize,
     remove: usize,
@@ -133,6 +134,7 @@ pub(crate) struct Splice {
 
 /// What is loaded of a channel.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Timeline {
     /// Oldest first.
@@ -151,6 +153,7 @@ impl From<client::Timeline> for Timeline {
 
 /// Some guilds that anybody may join.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct GuildPage {
     items: Vec<Guild>,
     /// How to read on, unless these are the last.
@@ -187,20 +190,101 @@ impl Change {
     fn connection(connection: client::Connection) -> Option<Self> {
         let is = |state| Self::Connection { state, retry_in_ms: None, reason: None };
         Some(match connection {
-            client::Connection::Connecting => is(State::Connecting),
-            client::Connection::Ready => is(State::Ready),
+            client::Connection::Connecting => is(ConnectionState::Connecting),
+            client::Connection::Ready => is(ConnectionState::Ready),
             client::Connection::Waiting(wait) => {
-                Self::Connection { state: State::Waiting, retry_in_ms: Some(ms(wait)), reason: None }
+                Self::Connection { state: ConnectionState::Waiting, retry_in_ms: Some(ms(wait)), reason: None }
             }
             client::Connection::Ended(error) => {
                 let reason = match error {
-                    Error::Unauthorized(_) => Reason::Unauthorized,
-                    Error::Evicted => Reason::Evicted,
-                    _ => Reason::Closed,
+                    Error::Unauthorized(_) => EndReason::Unauthorized,
+                    Error::Evicted => EndReason::Evicted,
+                    _ => EndReason::Closed,
                 };
-                Self::Connection { state: State::Ended, retry_in_ms: None, reason: Some(reason) }
+                Self::Connection { state: ConnectionState::Ended, retry_in_ms: None, reason: Some(reason) }
             }
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiscord_client::core::frame::Typing;
+
+    use super::*;
+
+    const ID: &str = "a1897dc0-e748-11f1-8000-010000000000";
+
+    #[test]
+    fn changes_are_told_apart_by_their_kind() {
+        let wait = Duration::from_millis(1_500);
+        let gone = || Error::Unauthorized("expired".into());
+        let typing = Typing { channel_id: ID.parse().unwrap(), user_id: ID.parse().unwrap(), timestamp: 7 };
+        for (change, want) in [
+            (
+                client::Change::Connection(client::Connection::Connecting),
+                r#"{"kind":"connection","state":"connecting"}"#.to_owned(),
+            ),
+            (client::Change::Connection(client::Connection::Ready), r#"{"kind":"connection","state":"ready"}"#.to_owned()),
+            (
+                client::Change::Connection(client::Connection::Waiting(wait)),
+                r#"{"kind":"connection","state":"waiting","retryInMs":1500}"#.to_owned(),
+            ),
+            (
+                client::Change::Connection(client::Connection::Ended(gone())),
+                r#"{"kind":"connection","state":"ended","reason":"unauthorized"}"#.to_owned(),
+            ),
+            (
+                client::Change::Connection(client::Connection::Ended(Error::Evicted)),
+                r#"{"kind":"connection","state":"ended","reason":"evicted"}"#.to_owned(),
+            ),
+            (
+                client::Change::Connection(client::Connection::Ended(Error::Closed)),
+                r#"{"kind":"connection","state":"ended","reason":"closed"}"#.to_owned(),
+            ),
+            (client::Change::Guilds, r#"{"kind":"guilds"}"#.to_owned()),
+            (client::Change::Channels(ID.parse().unwrap()), format!(r#"{{"kind":"channels","guildId":"{ID}"}}"#)),
+            (
+                client::Change::Messages { channel: ID.parse().unwrap(), splices: Vec::new(), has_older: true },
+                format!(r#"{{"kind":"messages","channelId":"{ID}","splices":[],"hasOlder":true}}"#),
+            ),
+            (
+                client::Change::Activity {
+                    channel: ID.parse().unwrap(),
+                    message: ID.parse().unwrap(),
+                    author: ID.parse().unwrap(),
+                },
+                format!(r#"{{"kind":"activity","channelId":"{ID}","messageId":"{ID}","authorId":"{ID}"}}"#),
+            ),
+            (client::Change::Typing(typing), format!(r#"{{"kind":"typing","channelId":"{ID}","userId":"{ID}","timestamp":7}}"#)),
+            (
+                client::Change::Failed(gone()),
+                r#"{"kind":"failed","error":{"code":"unauthorized","message":"expired"}}"#.to_owned(),
+            ),
+        ] {
+            let told = Change::of(change).unwrap();
+            assert_eq!(serde_json::to_string(&told).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn errors_have_a_word_for_programs() {
+        let lost = || Error::Unreachable("refused".into());
+        for (error, code) in [
+            (Error::Address("no".into()), "malformed"),
+            (Error::Evicted, "evicted"),
+            (lost(), "unreachable"),
+            (Error::OutcomeUnknown { nonce: None }, "outcome_unknown"),
+            (Error::Busy, "busy"),
+            (Error::Closed, "closed"),
+            (Error::Protocol("not JSON".into()), "protocol"),
+        ] {
+            let told = serde_json::to_value(SdkError::from(error)).unwrap();
+            assert_eq!(told["code"], code);
+            assert!(told["message"].as_str().is_some_and(|message| !message.is_empty()), "{code}");
+        }
+        let told = serde_json::to_value(SdkError::malformed(&std::fmt::Error)).unwrap();
+        assert_eq!(told["code"], "malformed");
     }
 }
