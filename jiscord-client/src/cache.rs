@@ -123,6 +123,11 @@ impl Cache {
         self.lists.keys().copied().collect()
     }
 
+    /// Those of them whose channels are not read yet, or have to be read again.
+    pub(crate) fn unread_lists(&self) -> Vec<GuildId> {
+        self.lists.iter().filter(|(_, list)| list.told.is_some()).map(|(guild, _)| *guild).collect()
+    }
+
     pub(crate) fn name(&self, user: UserId) -> Option<&str> {
         self.names.get(&user).map(String::as_str)
     }
@@ -133,6 +138,11 @@ impl Cache {
 
     pub(crate) fn open_channels(&self) -> Vec<ChannelId> {
         self.rooms.keys().copied().collect()
+    }
+
+    /// Those that are not read yet, or have to be read again.
+    pub(crate) fn unread_channels(&self) -> Vec<ChannelId> {
+        self.rooms.iter().filter(|(_, room)| room.is_unread()).map(|(channel, _)| *channel).collect()
     }
 
     /// Remembers a name.
@@ -214,14 +224,14 @@ impl Cache {
             self.guilds.insert(id, guild);
         }
         let list = self.lists.entry(id).or_default();
-        // Channels that were told meanwhile stay.
-        list.told.get_or_insert_default().extend(list.rows.keys());
-        let mut changes = vec![Change::Guilds];
-        changes.extend(self.read_channels(id, channels));
-        if !changes.iter().any(|change| matches!(change, Change::Channels(_))) {
-            changes.push(Change::Channels(id));
+        // What was told of before is not gone because it is not told again.
+        let known = list.rows.keys().copied().collect();
+        let ids: Vec<_> = channels.iter().map(|channel| channel.channel_id).collect();
+        if let Some(told) = &mut list.told {
+            told.extend(ids);
         }
-        changes
+        self.merge_channels(id, channels, &known);
+        vec![Change::Guilds, Change::Channels(id)]
     }
 
     /// The user has created this guild.
@@ -264,6 +274,17 @@ impl Cache {
     pub(crate) fn read_channels(&mut self, guild: GuildId, channels: Vec<Channel>) -> Vec<Change> {
         let Some(list) = self.lists.get_mut(&guild) else { return Vec::new() };
         let told = list.told.take().unwrap_or_default();
+        let mut changes = self.merge_channels(guild, channels, &told);
+        // Also where it is as it was: an empty list is known now, and newest messages are not compared.
+        if !changes.iter().any(|change| matches!(change, Change::Channels(_))) {
+            changes.push(Change::Channels(guild));
+        }
+        changes
+    }
+
+    /// Takes in a list. What is not in it is gone, but for what was told.
+    fn merge_channels(&mut self, guild: GuildId, channels: Vec<Channel>, told: &HashSet<ChannelId>) -> Vec<Change> {
+        let Some(list) = self.lists.get_mut(&guild) else { return Vec::new() };
         let listed: HashSet<_> = channels.iter().map(|channel| channel.channel_id).collect();
         let gone: Vec<_> = list.rows.keys().copied().filter(|id| !listed.contains(id) && !told.contains(id)).collect();
         let mut differs = !gone.is_empty();

@@ -94,9 +94,9 @@ enum Command {
     Older(ChannelId, Waiting),
     Guilds(Waiting),
     Channels(GuildId),
-    Created(Guild),
-    Left(GuildId),
-    ChannelCreated(Channel),
+    Created(Guild, Waiting),
+    Left(GuildId, Waiting),
+    ChannelCreated(Channel, Waiting),
     Name(UserId, Waiting<String>),
     End(oneshot::Sender<()>),
 }
@@ -127,6 +127,7 @@ impl View {
             asked,
             connected,
             is_live: false,
+            is_stale: false,
             queue: VecDeque::new(),
             reads: FuturesUnordered::new(),
             running: Vec::new(),
@@ -211,8 +212,7 @@ impl View {
     /// Creates a guild. It is among [`View::guilds`] when this is done.
     pub async fn create_guild(&self, name: impl Into<String>) -> Result<Guild> {
         let guild = self.inner.http.create_guild(name).await?;
-        // Where the session is over, nothing is shown.
-        let _ = self.inner.commands.send(Command::Created(guild.clone()));
+        self.show(|waiting| Command::Created(guild.clone(), waiting)).await;
         Ok(guild)
     }
 
@@ -222,20 +222,20 @@ impl View {
         self.ask(Command::Guilds).await
     }
 
-    /// Leaves a guild.
+    /// Leaves a guild. It is not among [`View::guilds`] any more when this is done.
     pub async fn leave(&self, guild: GuildId) -> Result<()> {
         match self.user() {
             Some(me) => self.inner.http.remove_member(guild, me.user_id).await?,
             None => self.inner.http.leave(guild).await?,
         }
-        let _ = self.inner.commands.send(Command::Left(guild));
+        self.show(|waiting| Command::Left(guild, waiting)).await;
         Ok(())
     }
 
-    /// Creates a channel in a guild.
+    /// Creates a channel in a guild. It is among [`View::channels`] when this is done, if they were loaded.
     pub async fn create_channel(&self, guild: GuildId, name: impl Into<String>) -> Result<Channel> {
         let channel = self.inner.http.create_channel(guild, name).await?;
-        let _ = self.inner.commands.send(Command::ChannelCreated(channel.clone()));
+        self.show(|waiting| Command::ChannelCreated(channel.clone(), waiting)).await;
         Ok(channel)
     }
 
@@ -257,6 +257,11 @@ impl View {
         let mut client = self.inner.client.clone();
         let found = client.wait_for(Option::is_some).await.map_err(|_| Error::Closed)?;
         found.clone().ok_or(Error::Closed)
+    }
+
+    /// Where the session is over, nothing is shown.
+    async fn show(&self, command: impl FnOnce(Waiting) -> Command) {
+        let _ = self.ask(command).await;
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Waiting<T>) -> Command) -> Result<T> {
@@ -300,6 +305,8 @@ struct Driver {
     connected: watch::Sender<Option<Client>>,
     /// The session is ready. What is read before would be stale at once.
     is_live: bool,
+    /// A session that is about to go on has told that what is known may be stale.
+    is_stale: bool,
     queue: VecDeque<Read>,
     reads: FuturesUnordered<sys::Work<(u64, Result<Found>)>>,
     /// What is being read, and under which number. What came of a number that is not here any more is too old.
@@ -414,9 +421,10 @@ impl Driver {
                     let changes = self.shared.cache().apply(&event, Instant::now());
                     self.tell(changes);
                     match event {
-                        // What was being read when the connection was lost is still to be read.
-                        Event::Ready(_) | Event::Resumed => self.read_again(false),
-                        Event::Resync(_) => self.read_again(true),
+                        // What happened in between was told, and the rest is as it was.
+                        Event::Resumed if !self.is_stale => self.read_rest(),
+                        Event::Ready(_) => self.read_again(false),
+                        Event::Resumed | Event::Resync(_) => self.read_again(true),
                         Event::CommandFailed(error) => {
                             let wait = error.retry_after.map(Duration::from_millis);
                             let refusal = Refusal::new(error.code, error.message, wait);
@@ -496,17 +504,20 @@ impl Driver {
                     self.read(Read::Channels(guild));
                 }
             }
-            Some(Command::Created(guild)) => {
+            Some(Command::Created(guild, waiting)) => {
                 let changes = self.shared.cache().put_created(guild);
                 self.tell(changes);
+                answer_all(Some(vec![waiting]), &Ok(()));
             }
-            Some(Command::Left(guild)) => {
+            Some(Command::Left(guild, waiting)) => {
                 let changes = self.shared.cache().drop_guild(guild);
                 self.tell(changes);
+                answer_all(Some(vec![waiting]), &Ok(()));
             }
-            Some(Command::ChannelCreated(channel)) => {
+            Some(Command::ChannelCreated(channel, waiting)) => {
                 let changes = self.shared.cache().put_channel(channel);
                 self.tell(changes);
+                answer_all(Some(vec![waiting]), &Ok(()));
             }
             Some(Command::Name(user, waiting)) => {
                 let is_first = !self.names.contains_key(&user);
@@ -532,19 +543,34 @@ impl Driver {
         self.drop_reads();
     }
 
-    /// Something may have been missed: reads all that is in use.
+    /// Something may have been missed: reads all that is in use. READY has told the guilds.
     fn read_again(&mut self, with_guilds: bool) {
         self.drop_reads();
-        let (channels, guilds) = {
+        // What comes before a resumed session goes on is read when it does.
+        self.is_stale = !self.is_live;
+        {
             let mut cache = self.shared.cache();
-            let channels = cache.open_channels();
-            for channel in &channels {
+            for channel in cache.open_channels() {
                 // From here on, so that nothing is shown behind a gap.
-                cache.begin_messages(*channel);
+                cache.begin_messages(channel);
             }
-            (channels, cache.listed())
+            for guild in cache.listed() {
+                cache.begin_channels(guild);
+            }
+        }
+        if with_guilds {
+            self.read(Read::Guilds);
+        }
+        self.read_rest();
+    }
+
+    /// Reads what was asked for and is not read yet.
+    fn read_rest(&mut self) {
+        let (channels, guilds) = {
+            let cache = self.shared.cache();
+            (cache.unread_channels(), cache.unread_lists())
         };
-        if with_guilds || !self.guilds.is_empty() {
+        if !self.guilds.is_empty() {
             self.read(Read::Guilds);
         }
         channels.into_iter().map(Read::Messages).chain(guilds.into_iter().map(Read::Channels)).for_each(|read| self.read(read));

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic like the test")]
 
 mod common;
+mod view;
 
 use std::{future::IntoFuture, time::Duration};
 

@@ -51,9 +51,9 @@ impl Identity {
 /// A login, as a token tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Login {
-    /// All tokens of one login have the same; nil for a token that names none.
+    /// All tokens of one login have the same.
     pub id: Uuid,
-    /// When the token was made, in Unix seconds.
+    /// When the login began, in Unix seconds. A token that is made later, as it goes on, says this too.
     pub issued_at: u64,
 }
 
@@ -70,7 +70,7 @@ impl Login {
 pub enum Revoked {
     /// One login, with all its tokens.
     Login(Uuid),
-    /// Every token of the user that was made in this Unix second or before.
+    /// Every login of the user that began in this Unix second or before.
     IssuedBy(u64),
 }
 

@@ -232,6 +232,8 @@ pub enum RefreshedRow {
     Current {
         /// Whose it is.
         user_id: UserId,
+        /// When it began, in Unix seconds.
+        begun: u64,
         /// The generation that is valid now.
         generation: u64,
     },

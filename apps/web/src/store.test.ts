@@ -356,6 +356,24 @@ describe("unread", () => {
   });
 });
 
+describe("subscribers", () => {
+  it("are told once for all that changes before the next picture", async () => {
+    const { store, sdk } = await connected();
+    store.open("general");
+    await vi.advanceTimersByTimeAsync(1_000);
+    const told = vi.fn();
+    const stop = store.subscribe(told);
+    for (let n = 1; n <= 100; n++) sdk.arrive(sdk.message("general", n, "bob", "hi"));
+    expect(contents(store)).toHaveLength(100);
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(told).toHaveBeenCalledTimes(1);
+    stop();
+    sdk.arrive(sdk.message("general", 101, "bob", "hi"));
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(told).toHaveBeenCalledTimes(1);
+  });
+});
+
 describe("names", () => {
   it("come with messages, and are asked for once where they are missing", async () => {
     const { store, sdk } = await connected();

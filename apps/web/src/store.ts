@@ -102,9 +102,16 @@ export function isNewer(a: string, b: string | undefined): boolean {
   return !b || key(a) > key(b);
 }
 
+/** Before the next picture: what changes in between is drawn once, however much it is. A hidden page draws none. */
+function soon(then: () => void): void {
+  if (document.visibilityState === "visible") requestAnimationFrame(then);
+  else setTimeout(then, 100);
+}
+
 export class Store {
   #state: State = { ...SIGNED_OUT, phase: "starting" };
   #subscribers = new Set<() => void>();
+  #told = true;
   #sdk: Sdk | undefined;
   #typingTimer: ReturnType<typeof setTimeout> | undefined;
   #typedAt = new Map<string, number>();
@@ -137,7 +144,13 @@ export class Store {
 
   #set(change: Partial<State>): void {
     this.#state = { ...this.#state, ...change };
-    for (const subscriber of this.#subscribers) subscriber();
+    if (this.#told) {
+      this.#told = false;
+      soon(() => {
+        this.#told = true;
+        for (const subscriber of this.#subscribers) subscriber();
+      });
+    }
   }
 
   // The session.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     extract::{FromRef, FromRequest, Request, State},
-    http::{StatusCode, header::SET_COOKIE},
+    http::StatusCode,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 use jiscord_core::{
-    Code,
+    Code, Fault,
     backend::{Identity, TokenVerifier},
-    http::{ClientAddr, RegisterBody, Registered, UserRow, Verified},
+    http::{ClientAddr, LoggedIn, RegisterBody, Registered, UserRow, Verified},
     text::Email,
 };
 use serde::Deserialize;
@@ -110,25 +110,32 @@ struct Login {
 
 async fn login(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.logins, request.extensions().get())?;
-    let (headers, from) = (request.headers().clone(), request.extensions().get().map(|ClientAddr(addr)| *addr));
+    let headers = request.headers().clone();
+    let from = request.extensions().get().map(|ClientAddr(addr)| *addr);
     let Body(body) = Body::<Login>::from_request(request, &app).await?;
-    let (email, password) = (body.email.as_deref(), body.password.as_deref());
     // What is no address is nobody's, and cannot be guessed.
-    let guessed = email.and_then(|text| Email::new(text).ok());
-    let guess = guessed.map(|email| app.guesses.begin(&email, from)).transpose()?;
-    let answer = if body.remember {
-        app.accounts.login_remembered(email, password).await.map(|(answer, token)| (answer, Some(token)))
-    } else {
-        app.accounts.login(email, password).await.map(|answer| (answer, None))
-    };
+    let email = body.email.as_deref().and_then(|text| Email::new(text).ok());
+    let guess = email.map(|email| app.guesses.begin(&email, from)).transpose()?;
+    let answer = log_in(&app, &body).await;
     match (guess, &answer) {
         (Some(guess), Ok(_)) => guess.succeeded(),
         (Some(guess), Err(fault)) if fault.code == Code::UNAUTHORIZED => guess.failed(),
         _ => {}
     }
     let (answer, token) = answer?;
-    let cookie = token.map(|token| cookie::keep(&headers, &token)).transpose()?;
-    Ok((cookie.map(|cookie| [(SET_COOKIE, cookie)]), Json(answer)).into_response())
+    match token {
+        Some(token) => Ok((cookie::keep(&headers, &token)?, Json(answer)).into_response()),
+        None => Ok(Json(answer).into_response()),
+    }
+}
+
+async fn log_in(app: &App, body: &Login) -> Result<(LoggedIn, Option<String>), Fault> {
+    let (email, password) = (body.email.as_deref(), body.password.as_deref());
+    if !body.remember {
+        return Ok((app.accounts.login(email, password).await?, None));
+    }
+    let (answer, token) = app.accounts.login_remembered(email, password).await?;
+    Ok((answer, Some(token)))
 }
 
 /// A body of which nothing is wanted.
@@ -140,13 +147,11 @@ async fn refresh(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.callers, request.extensions().get())?;
     let headers = request.headers().clone();
     let MaybeBody(Nothing {}) = MaybeBody::from_request(request, &app).await?;
-    let token = cookie::read(&headers, &app.settings)?.ok_or_else(unauthorized)?;
+    let token = cookie::read(&headers, &app.settings)?.token().ok_or_else(unauthorized)?;
     match app.accounts.refresh(token).await {
-        Ok((answer, token)) => Ok(([(SET_COOKIE, cookie::keep(&headers, &token)?)], Json(answer)).into_response()),
+        Ok((answer, token)) => Ok((cookie::keep(&headers, &token)?, Json(answer)).into_response()),
         // It will never be good again.
-        Err(fault) if fault.code == Code::UNAUTHORIZED => {
-            Ok(([(SET_COOKIE, cookie::forget(&headers)?)], Failed(fault)).into_response())
-        }
+        Err(fault) if fault.code == Code::UNAUTHORIZED => Ok((cookie::forget(&headers)?, Failed(fault)).into_response()),
         Err(fault) => Err(fault.into()),
     }
 }
@@ -163,7 +168,7 @@ async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.callers, request.extensions().get())?;
     let headers = request.headers().clone();
     let MaybeBody(body) = MaybeBody::<Logout>::from_request(request, &app).await?;
-    let refresh = cookie::read(&headers, &app.settings)?;
+    let shown = cookie::read(&headers, &app.settings)?;
     let who = match authorization(&headers)? {
         Some((scheme, token)) if scheme == "bearer" => match app.accounts.verify_token(token).await {
             Ok(who) => Some(who),
@@ -172,8 +177,8 @@ async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
         },
         _ => None,
     };
-    app.accounts.logout(who.as_ref(), refresh, body.everywhere).await?;
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie::forget(&headers)?)]).into_response())
+    app.accounts.logout(who.as_ref(), &shown.all(), body.everywhere).await?;
+    Ok((StatusCode::NO_CONTENT, cookie::forget(&headers)?).into_response())
 }
 
 async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answer<Json<UserRow>> {
