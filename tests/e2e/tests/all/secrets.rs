@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use jiscord_e2e::{Caller, Deployment, Raw, Socket, frame};
+use jiscord_e2e::{Answer, Caller, Deployment, Raw, Socket, frame};
 use serde_json::json;
 
 #[tokio::test]
@@ -22,7 +22,7 @@ async fn a_token_counts_in_its_header_and_in_identify_and_nowhere_else() {
         assert_eq!(socket.last_words().await, (vec![], Some(4003)), "{name}");
     }
     // Nor does an upgrade take one from a header, which a page's cookie would come in.
-    for header in ["Authorization: Bearer ", "Cookie: token=", "Cookie: __Host-refresh=", "Sec-WebSocket-Protocol: "] {
+    for header in ["Authorization: Bearer ", "Cookie: token=", "Cookie: jiscord_refresh=", "Sec-WebSocket-Protocol: "] {
         let mut raw = Raw::connect(&server.ws()).await;
         assert_eq!(raw.upgrade(&format!("{header}{}\r\n", ada.token)).await, 101, "{header}");
         raw.write(&frame(0x81, br#"{"op":"TYPING_START","d":{}}"#)).await.unwrap();
@@ -75,6 +75,16 @@ async fn logs_hold_no_secret_on_any_service() {
     auth.clone().bearer(&format!("{}x", ada.token)).get("/me").await.is_error(401, "unauthorized");
     auth.get(&format!("/me?token={}", ada.token)).await.is_error(401, "unauthorized");
     auth.call("POST", "/login", Some("application/json"), format!(r#"{{"password":"{wrong}""#)).await.is_error(400, "malformed");
+    // A page's login, which goes on by its cookie and ends.
+    let page = auth.clone().with("origin", "http://localhost:5173");
+    let cookie = |answer: &Answer| answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let first = page.post("/login", json!({"email": "ada@example.com", "password": password, "remember": true})).await;
+    let first = cookie(&first);
+    let second = cookie(&page.clone().with("cookie", &first).post("/refresh", json!({})).await);
+    page.clone().with("cookie", &second).post("/logout", json!({})).await.is(204);
+    page.with("cookie", &second).post("/refresh", json!({})).await.is_error(401, "unauthorized");
+    let [first, second] = [&first, &second].map(|cookie| cookie.split_once('=').unwrap().1);
+
     let channel = ada.create_channel(&ada.create_guild("Computing").await, "engines").await;
     let mut socket = ada.connect().await;
     socket.send_once(&channel, content, "n").await;
@@ -101,7 +111,7 @@ async fn logs_hold_no_secret_on_any_service() {
     for process in server.processes() {
         let log = process.log();
         assert!(log.lines().any(|line| line.contains("TRACE") || line.contains("DEBUG")), "it says nothing: {log}");
-        for secret in [password, wrong, content, &*ada.token, signature, "$argon2id$", &jwt, &service] {
+        for secret in [password, wrong, content, &*ada.token, signature, first, second, "$argon2id$", &jwt, &service] {
             let shown: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
             assert!(shown.is_empty(), "{secret}: {shown:?}");
         }
