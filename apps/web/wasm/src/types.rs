@@ -10,8 +10,23 @@ use ts_rs::{Config, TS, TypeVisitor};
 use crate::wire;
 
 /// Bodies that services send each other. No page meets them.
-const BETWEEN_SERVICES: [&str; 9] =
-    ["account", "create_user", "event", "guild_state", "memberships", "sent", "sent_again", "verified", "verified_login"];
+const BETWEEN_SERVICES: [&str; 15] = [
+    "account",
+    "begin_login",
+    "create_user",
+    "event",
+    "guild_state",
+    "memberships",
+    "refresh_login",
+    "refreshed",
+    "refreshed_gone",
+    "refreshed_replayed",
+    "revoked",
+    "sent",
+    "sent_again",
+    "verified",
+    "verified_login",
+];
 
 /// What goes into the file: by name, so that its order is stable.
 struct Types {
