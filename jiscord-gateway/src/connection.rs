@@ -38,6 +38,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    chance,
     dispatch::{End, Key, Post},
     hub::{Cut, Entrant, Hub, Refused, Seat},
     wire::{self, Io, Reader, Said},
@@ -68,8 +69,9 @@ pub(crate) async fn serve(io: Box<dyn Io>, hub: Arc<Hub>, shutdown: Cancellation
     };
     let close = AssertUnwindSafe(async {
         select! {
-            close = talk => close,
+            biased; // who is out says nothing more
             close = end.wait() => close, // evicted, too slow, gone
+            close = talk => close,
         }
     });
     // A defect ends this connection, not the process.
@@ -117,8 +119,9 @@ impl Client {
             // Only between two commands: one that is under way is finished. The socket is asked before the clock, so that a
             // pause of our own process closes nobody who has written meanwhile.
             let said = select! {
-                said = timeout(patience, self.reader.recv()) => said.map_err(|_| Some(CloseCode::TimedOut))??,
+                biased; // however much is said
                 () = self.shutdown.cancelled() => return Err(Some(CloseCode::GoingAway)),
+                said = timeout(patience, self.reader.recv()) => said.map_err(|_| Some(CloseCode::TimedOut))??,
             };
             self.heard.store(self.out.hub.millis(), Ordering::Relaxed);
             let Said::Text(text) = said else { continue };
@@ -142,7 +145,7 @@ impl Client {
         if let Some(code) = close {
             let key = self.out.key;
             if code == CloseCode::GoingAway {
-                let wait = |most: Duration| rand::rng().random_range(Duration::ZERO..most);
+                let wait = |most: Duration| chance::rng().random_range(Duration::ZERO..most);
                 let retry_after = 500 + wait(Duration::from_secs(2)).as_millis() as u64;
                 self.out.say(ServerFrame::Reconnect(Reconnect { retry_after })).await;
                 sleep(wait(SPREAD)).await;
@@ -213,9 +216,10 @@ impl<'a> Greeted<'a> {
         let intents = intents.unwrap_or(Intents::all());
         let enter = out.hub.enter(out.key, Entrant { token: &token, device, intents, cut, end: self.end, heard });
         let entered = select! {
+            biased;
+            () = shutdown.cancelled() => return Err(Some(CloseCode::GoingAway)),
             // Each step has its time; all together have this.
             entered = timeout(out.hub.settings.limits.command * 4, enter) => entered,
-            () = shutdown.cancelled() => return Err(Some(CloseCode::GoingAway)),
         };
         let seat = match entered.unwrap_or(Err(Refused::Close(CloseCode::TryLater))) {
             Ok(seat) => seat,

@@ -379,9 +379,10 @@ impl Slow {
     async fn run(mut self) {
         loop {
             let flushed = tokio::select! {
-                flushed = timeout(self.patience, self.writer.flush()) => flushed,
+                biased;
                 // Its queue has overflowed. Other ends leave the last words to the connection.
                 Some(CloseCode::TooSlow) = self.end.wait() => return self.too_slow().await,
+                flushed = timeout(self.patience, self.writer.flush()) => flushed,
             };
             match flushed {
                 Ok(Ok(())) => {}

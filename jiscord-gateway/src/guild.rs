@@ -1,6 +1,6 @@
 //! A guild as its gateway knows it: who of its members is here, and which channels they hear.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use jiscord_core::{
     ChannelId, UserId,
@@ -9,7 +9,7 @@ use jiscord_core::{
 };
 use tokio::time::Instant;
 
-use crate::dispatch::Key;
+use crate::{chance::HashMap, dispatch::Key};
 
 /// How long a removed row leaves its `rev` behind: longer than an event can be late.
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
@@ -23,7 +23,7 @@ pub(crate) struct Revved<K, V> {
 
 impl<K, V> Default for Revved<K, V> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), gone: 0 }
+        Self { rows: HashMap::default(), gone: 0 }
     }
 }
 
@@ -94,7 +94,7 @@ impl GuildObject {
         for channel in state.channels {
             channels.put(channel.channel_id, channel.rev, channel);
         }
-        Self { guild: state.guild, channels, members: Revved::default(), sessions: HashMap::new(), audience: None }
+        Self { guild: state.guild, channels, members: Revved::default(), sessions: HashMap::default(), audience: None }
     }
 
     pub(crate) fn guild(&self) -> &Guild {

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod bus;
+#[cfg(any(feature = "server", feature = "redis"))]
+mod chance;
 pub mod claims;
 pub mod local;
 #[cfg(feature = "redis")]
@@ -20,6 +22,8 @@ mod hub;
 mod service;
 #[cfg(feature = "server")]
 mod settings;
+#[cfg(all(test, feature = "server", feature = "redis"))]
+mod sim;
 #[cfg(all(test, feature = "server"))]
 mod tests;
 #[cfg(feature = "server")]

@@ -1,9 +1,6 @@
 //! How a socket becomes a session, and how its place is kept.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use futures_util::{StreamExt, stream};
 use jiscord_core::{
@@ -22,6 +19,7 @@ use super::{
     state::{Change, Hosted, Session, Stage, State},
 };
 use crate::{
+    chance::{HashMap, HashSet},
     claims::Claim,
     dispatch::{End, Key, Post},
     guild::{GuildObject, Revved},
@@ -179,7 +177,7 @@ impl Hub {
         for membership in self.ask(self.backend.memberships(actor, user)).await? {
             member_of.put(membership.guild.guild_id, membership.rev, ());
         }
-        let mut pins = HashMap::new();
+        let mut pins = HashMap::default();
         // The guilds' topics and this user's are heard from some position on: what comes before it must have been told.
         let mut from = seat.topic.from;
         loop {
@@ -271,7 +269,7 @@ impl Hub {
         if member_of.iter().any(|(guild, ..)| !pins.contains_key(&guild)) {
             return Some(Live::NotYet);
         }
-        let (mut live, mut guilds) = (HashSet::new(), Vec::new());
+        let (mut live, mut guilds) = (HashSet::default(), Vec::new());
         for (guild, rev, ()) in member_of.iter() {
             let Some(object) = hosted.get_mut(&guild).and_then(|hosted| hosted.object.as_mut()) else { continue };
             if object.join(user.user_id, rev) {
@@ -304,9 +302,11 @@ impl Hub {
         let mut ended = self.ended.lock().await;
         let mut beat = interval(self.settings.heartbeat);
         loop {
+            // However many end, the others are still said to be here.
             let gone = tokio::select! {
-                Some(gone) = ended.recv() => Some(gone),
+                biased;
                 _ = beat.tick() => None,
+                Some(gone) = ended.recv() => Some(gone),
             };
             let kept = match &gone {
                 Some(Claim { user, device, fence, .. }) => self.ask(self.claims.release(*user, device.as_ref(), *fence)).await,

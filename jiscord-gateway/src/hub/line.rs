@@ -1,10 +1,6 @@
 //! The line: takes what happens off the bus, in order, and tells it.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use jiscord_core::{
@@ -25,6 +21,7 @@ use super::{
 };
 use crate::{
     bus::{Heard, Stale},
+    chance::{self, HashMap, HashSet},
     claims::Eviction,
     dispatch::{Key, Post, Tell},
     guild::{GuildObject, by_dispatcher},
@@ -312,7 +309,7 @@ impl Hub {
     /// Tells every session to read anew, spread over a while, so that they do not do so all at once.
     fn resync_all(self: &Arc<Self>, state: &State) {
         let mut keys: Vec<_> = state.sessions.keys().copied().collect();
-        keys.shuffle(&mut rand::rng());
+        keys.shuffle(&mut chance::rng());
         let spread = (RESYNC_EACH * u32::try_from(keys.len()).unwrap_or(u32::MAX)).min(RESYNC_ALL);
         let each = spread / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX);
         // It ends with the hub: what it holds of it is no reason to stay.

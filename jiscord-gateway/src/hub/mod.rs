@@ -10,7 +10,6 @@ mod resume;
 mod state;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -34,6 +33,7 @@ pub(crate) use self::enter::{Cut, Entrant, Refused, Seat};
 use self::state::{Stage, State};
 use crate::{
     bus::Bus,
+    chance::HashMap,
     claims::{Claim, Claims},
     dispatch::{Dispatchers, Key, Post},
     settings::Settings,
@@ -81,9 +81,9 @@ impl Hub {
         let state = State {
             epoch: bus.epoch(),
             p: bus.start(),
-            sessions: HashMap::new(),
-            users: HashMap::new(),
-            guilds: HashMap::new(),
+            sessions: HashMap::default(),
+            users: HashMap::default(),
+            guilds: HashMap::default(),
             ended: ending,
         };
         Arc::new(Self {

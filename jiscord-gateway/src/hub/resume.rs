@@ -4,8 +4,6 @@
 //! Then the log is read from where it was cut off up to that position. So it does not matter how long that takes, nothing
 //! falls between what is told again and what is told live, and nothing is told twice.
 
-use std::collections::HashSet;
-
 use jiscord_core::{
     Event, GuildId, ServerFrame, Topic, UserId,
     event::Logged,
@@ -21,6 +19,7 @@ use super::{
 };
 use crate::{
     bus::Replay,
+    chance::HashSet,
     dispatch::{Key, Post},
 };
 
@@ -62,8 +61,8 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
     let Stage::Live(guilds) = &state.sessions.get(&key)?.stage else { return None };
     let changes: Vec<_> = events.iter().map(|logged| Change::of(&logged.event)).collect();
     // The guilds that the user was not in: at first those where the first that is said of the user is a coming.
-    let mut away = HashSet::new();
-    let mut first = HashSet::new();
+    let mut away = HashSet::default();
+    let mut first = HashSet::default();
     for change in changes.iter().flatten() {
         match change {
             Change::Join { guild, user: who, .. } if *who == user && first.insert(*guild) => _ = away.insert(*guild),

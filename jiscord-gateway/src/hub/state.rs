@@ -1,7 +1,6 @@
 //! Who is here, and which guilds are held for them. All of it is behind one lock, held for moments only.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::Joined;
 use crate::{
+    chance::{HashMap, HashSet},
     claims::{Claim, Eviction},
     dispatch::{End, Key},
     guild::GuildObject,
@@ -134,7 +134,7 @@ impl State {
 
     /// The sessions that hear any of these topics, together with those who hear the same ones of them.
     pub(super) fn hearers(&self, topics: &[Topic]) -> HashMap<Vec<Topic>, Vec<Key>> {
-        let mut hearers: HashMap<_, Vec<_>> = HashMap::new();
+        let mut hearers: HashMap<_, Vec<_>> = HashMap::default();
         for (key, session) in &self.sessions {
             let Stage::Live(guilds) = &session.stage else { continue };
             let hears = |topic: &Topic| match topic {

@@ -10,7 +10,7 @@
 //! topic is told to be stale. A new connection fills the time without one in the same way, unless the log is another one now.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,7 +34,10 @@ use super::{
     publisher::RedisPublisher,
     stretch::Streams,
 };
-use crate::bus::{Bus, Heard, REPLAYED, Replay, Stale};
+use crate::{
+    bus::{Bus, Heard, REPLAYED, Replay, Stale},
+    chance::{HashMap, HashSet},
+};
 
 /// How many things heard may wait for the gateway, and how many bytes.
 const LINE: usize = 32_768;
@@ -536,7 +539,7 @@ impl Shared {
         let hear = move |push: PushInfo| -> Result<(), ()> { ear.hear(push).then_some(()).ok_or(()) };
         let Link { connection, .. } = self.redis.connect(Some(hear)).await?;
         let looked = Position(0);
-        let mut connected = Connected { connection, epoch: String::new(), subscribed: HashSet::new(), feed, looked };
+        let mut connected = Connected { connection, epoch: String::new(), subscribed: HashSet::default(), feed, looked };
         {
             let mut topics = self.topics();
             topics.dirty = topics.wanted.keys().copied().collect();
@@ -591,6 +594,7 @@ impl Shared {
         let mut watch = Instant::now() + WATCH;
         loop {
             let kept = tokio::select! {
+                biased;
                 () = feed.lost.notified() => return Error::Away("the connection was cut".into()),
                 () = self.changed.notified() => self.change(connected).await,
                 () = sleep_until(watch) => self.watch(connected, Vec::new()).await,
@@ -605,10 +609,9 @@ impl Shared {
     /// Hears what was joined, and no longer what was left.
     async fn change(&self, connected: &mut Connected) -> Result<()> {
         let joined = self.subscribe(connected).await?;
-        if !joined.is_empty() {
-            self.watch(connected, joined.clone()).await?;
-            self.confirm(joined.iter(), connected.looked);
-        }
+        // Also where topics were only left: those who leave one after the other do not put it off.
+        self.watch(connected, joined.clone()).await?;
+        self.confirm(joined.iter(), connected.looked);
         Ok(())
     }
 

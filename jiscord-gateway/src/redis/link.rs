@@ -11,6 +11,7 @@ use redis::{
 use uuid::Uuid;
 
 use super::scripts;
+use crate::chance;
 
 /// How long a connection may take to be there.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -62,7 +63,13 @@ pub struct Redis {
     client: Client,
     prefix: Arc<str>,
     queue: usize,
+    #[cfg(test)]
+    dial: Option<Dial>,
 }
+
+/// A way to a server that is only simulated; `None`: it is away.
+#[cfg(test)]
+pub(crate) type Dial = Arc<dyn Fn() -> Option<tokio::io::DuplexStream> + Send + Sync>;
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,7 +86,19 @@ impl Redis {
         let info = address.into_connection_info().map_err(|_| Error::Address)?;
         let protocol = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(protocol)).map_err(|_| Error::Address)?;
-        Ok(Self { client, prefix: "".into(), queue: 10_000 })
+        Ok(Self {
+            client,
+            prefix: "".into(),
+            queue: 10_000,
+            #[cfg(test)]
+            dial: None,
+        })
+    }
+
+    #[cfg(all(test, feature = "server"))]
+    pub(crate) fn simulated(dial: Dial) -> Self {
+        let redis = Self::new("redis://simulated").expect("an address");
+        Self { dial: Some(dial), ..redis }
     }
 
     /// What all keys begin with, so that others can use the same database. Channels are not prefixed.
@@ -131,13 +150,26 @@ impl Redis {
         if let Some(hear) = hear {
             config = config.set_push_sender(hear);
         }
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = self.dial(config).await?;
         check(&redis::cmd("INFO").query_async::<String>(&mut connection).await?)?;
         for script in scripts::all() {
             script.load_async(&mut connection).await?;
         }
         let log = self.open(&mut connection).await?;
         Ok(Link { connection, log })
+    }
+
+    async fn dial(&self, config: AsyncConnectionConfig) -> Result<MultiplexedConnection> {
+        #[cfg(test)]
+        if let Some(dial) = &self.dial {
+            let stream = dial().ok_or_else(|| Error::Away("nobody listens".into()))?;
+            let info = self.client.get_connection_info().redis_settings();
+            let begun = tokio::time::timeout(CONNECT, MultiplexedConnection::new_with_config(info, stream, config));
+            let (connection, driver) = begun.await.map_err(|late| Error::Away(late.into()))??;
+            tokio::spawn(driver);
+            return Ok(connection);
+        }
+        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
     }
 
     /// [`Redis::connect`] for who hears nothing.
@@ -212,7 +244,7 @@ impl Backoff {
     pub(super) fn next(&mut self) -> Duration {
         let most = (50u64 << self.0.min(6)).min(2_000);
         self.0 = self.0.saturating_add(1);
-        Duration::from_millis(rand::rng().random_range(most / 2..=most))
+        Duration::from_millis(chance::rng().random_range(most / 2..=most))
     }
 
     /// Whether the failure is worth a line: the first one of a row.

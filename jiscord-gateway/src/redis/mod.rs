@@ -21,7 +21,7 @@ mod link;
 mod marks;
 mod payload;
 mod publisher;
-mod scripts;
+pub(crate) mod scripts;
 mod stretch;
 
 pub use self::{

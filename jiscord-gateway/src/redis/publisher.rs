@@ -263,6 +263,7 @@ impl Shared {
             }
             if batch.is_empty() && passes.is_empty() {
                 tokio::select! {
+                    biased;
                     () = self.filled.notified() => continue,
                     Some(event) = passing.recv() => passes.push(event),
                     () = sleep(WATCH) => match answer::<()>(&redis::cmd("PING"), &mut connection).await {

@@ -13,7 +13,7 @@ use redis::Script;
 ///
 /// An event that was seen is not published again, one that may have been forgotten since is refused. A caller that knows
 /// another epoch than this log's is refused too: a server that began again with older data would give out positions anew.
-pub(super) static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 log  2 active  3 seen:<event id>  4.. log:<topic>
@@ -44,7 +44,7 @@ return {1, p}
 });
 
 /// Opens the log, on every connection. In another run of the server it is a new log, since its tail may be lost.
-pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static OPEN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 log   ARGV 1 a fresh random name
@@ -63,7 +63,7 @@ return {log[2], log[3], log[4]}
 });
 
 /// Forgets which topics were active longer ago than their streams are kept.
-pub(super) static TRIM: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static TRIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 log  2 active   ARGV 1 seconds kept
@@ -84,7 +84,7 @@ end
 ///
 /// The hash `sessions:<user>` has for each device `<fence> <microseconds at which it was heard> <session> <instance>`; the
 /// nameless device is the empty field.
-pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 sessions:<user>
@@ -123,7 +123,7 @@ return answer
 });
 
 /// Gives a place back, if it is still the caller's.
-pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 sessions:<user>   ARGV 1 device  2 fence
@@ -137,7 +137,7 @@ end
 /// Says that a session is there, or claims its place again if it was forgotten. 0: it is over.
 ///
 /// An evicted device is forgotten as well, but then there is no room for it.
-pub(super) static REFRESH: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static REFRESH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 sessions:<user>
@@ -160,7 +160,7 @@ return 1
 });
 
 /// Notes how far relays are; never back, and not in another log than the one they mean.
-pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static MARK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 log   ARGV 1 epoch  2.. shard and Unix milliseconds, in turn
