@@ -1,7 +1,10 @@
-//! What is left to chance: random numbers, and the order in which maps give out what they hold.
+//! What is left to chance: random numbers, the order in which maps give out what they hold, and that in which those are woken
+//! who watch one thing.
 //!
 //! In tests both follow from a seed, so that the same seed gives the same run.
 
+#[cfg(not(test))]
+pub(crate) use tokio::sync::watch;
 #[cfg(not(test))]
 pub(crate) use {
     rand::rng,
@@ -9,9 +12,10 @@ pub(crate) use {
 };
 
 #[cfg(test)]
-pub(crate) use self::seeded::{HashMap, HashSet, rng};
+pub(crate) use self::seeded::{HashMap, HashSet, rng, watch};
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 pub(crate) mod seeded {
     use std::{
         cell::RefCell,
@@ -52,6 +56,78 @@ pub(crate) mod seeded {
 
         fn fill_bytes(&mut self, bytes: &mut [u8]) {
             DICE.with_borrow_mut(|dice| dice.fill_bytes(bytes));
+        }
+    }
+
+    /// As much of `tokio::sync::watch` as is used: tokio wakes who waits in an order of its own dice.
+    pub(crate) mod watch {
+        use std::{
+            pin::pin,
+            sync::{Arc, Mutex},
+        };
+
+        use tokio::sync::Notify;
+
+        pub(crate) struct Sender<T>(Arc<Last<T>>);
+        pub(crate) struct Receiver<T>(Arc<Shared<T>>);
+
+        /// The last sender closes it.
+        struct Last<T>(Arc<Shared<T>>);
+
+        struct Shared<T> {
+            /// None when it is closed.
+            value: Mutex<Option<T>>,
+            changed: Notify,
+        }
+
+        impl<T> Clone for Sender<T> {
+            fn clone(&self) -> Self {
+                Self(self.0.clone())
+            }
+        }
+
+        impl<T> Drop for Last<T> {
+            fn drop(&mut self) {
+                *self.0.value.lock().unwrap() = None;
+                self.0.changed.notify_waiters();
+            }
+        }
+
+        impl<T> Sender<T> {
+            pub(crate) fn new(value: T) -> Self {
+                Self(Arc::new(Last(Arc::new(Shared { value: Mutex::new(Some(value)), changed: Notify::new() }))))
+            }
+
+            pub(crate) fn subscribe(&self) -> Receiver<T> {
+                Receiver(self.0.0.clone())
+            }
+
+            pub(crate) fn send_replace(&self, value: T) {
+                *self.0.0.value.lock().unwrap() = Some(value);
+                self.0.0.changed.notify_waiters();
+            }
+
+            #[cfg(feature = "server")]
+            pub(crate) fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) {
+                if self.0.0.value.lock().unwrap().as_mut().is_some_and(modify) {
+                    self.0.0.changed.notify_waiters();
+                }
+            }
+        }
+
+        impl<T: Clone> Receiver<T> {
+            pub(crate) async fn wait_for(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Result<Box<T>, ()> {
+                loop {
+                    let mut changed = pin!(self.0.changed.notified());
+                    changed.as_mut().enable();
+                    match self.0.value.lock().unwrap().as_ref() {
+                        None => return Err(()),
+                        Some(value) if is_it(value) => return Ok(Box::new(value.clone())),
+                        Some(_) => {}
+                    }
+                    changed.await;
+                }
+            }
         }
     }
 }

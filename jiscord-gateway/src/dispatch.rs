@@ -5,7 +5,6 @@
 //! its own until it has caught up. Whatever a client is told goes through its dispatcher, in order.
 
 use std::{
-    collections::HashMap,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -19,17 +18,16 @@ use jiscord_core::{
     Position,
     frame::{CloseCode, Intents},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::AbortHandle,
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
 use tokio_tungstenite::tungstenite::{
     self, Message, Utf8Bytes,
     protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
 };
 
-use crate::wire::Writer;
+use crate::{
+    chance::{HashMap, watch},
+    wire::Writer,
+};
 
 /// Names a socket within a gateway.
 pub(crate) type Key = u64;
@@ -121,7 +119,7 @@ impl Dispatchers {
         let count = if count == 0 { available_parallelism().map_or(1, NonZeroUsize::get) } else { count };
         let start = |_| {
             let (post, mailbox) = mpsc::channel(MAILBOX);
-            tokio::spawn(Dispatcher { sockets: HashMap::new(), back: post.downgrade(), queue, patience }.run(mailbox));
+            tokio::spawn(Dispatcher { sockets: HashMap::default(), back: post.downgrade(), queue, patience }.run(mailbox));
             post
         };
         Self((0..count).map(start).collect())

@@ -25,7 +25,7 @@ use jiscord_core::{
     time::{Clock, SystemClock},
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, mpsc, watch},
+    sync::{Semaphore, SemaphorePermit, mpsc},
     time::{Instant, timeout},
 };
 
@@ -33,7 +33,7 @@ pub(crate) use self::enter::{Cut, Entrant, Refused, Seat};
 use self::state::{Stage, State};
 use crate::{
     bus::Bus,
-    chance::HashMap,
+    chance::{HashMap, watch},
     claims::{Claim, Claims},
     dispatch::{Dispatchers, Key, Post},
     settings::Settings,

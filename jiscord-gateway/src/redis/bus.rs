@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     bus::{Bus, Heard, REPLAYED, Replay, Stale},
-    chance::{HashMap, HashSet},
+    chance::{self, HashMap, HashSet},
 };
 
 /// How many things heard may wait for the gateway, and how many bytes.
@@ -79,7 +79,7 @@ struct Topics {
 struct Wanted {
     joins: usize,
     /// Its subscription is confirmed: all above this position is heard.
-    heard: watch::Sender<Option<Position>>,
+    heard: chance::watch::Sender<Option<Position>>,
 }
 
 /// What one connection hears.
@@ -471,12 +471,12 @@ impl Shared {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(&self, topic: Topic) -> watch::Receiver<Option<Position>> {
+    fn join(&self, topic: Topic) -> chance::watch::Receiver<Option<Position>> {
         let mut topics = self.topics();
         let Topics { wanted, dirty } = &mut *topics;
         let wanted = wanted.entry(topic).or_insert_with(|| {
             dirty.insert(topic);
-            Wanted { joins: 0, heard: watch::Sender::new(None) }
+            Wanted { joins: 0, heard: chance::watch::Sender::new(None) }
         });
         wanted.joins += 1;
         self.changed.notify_one();

@@ -14,7 +14,6 @@ use jiscord_core::{
 };
 use tokio::{
     io::DuplexStream,
-    sync::watch,
     time::{Instant, sleep, sleep_until},
 };
 use tokio_tungstenite::{
@@ -23,6 +22,7 @@ use tokio_tungstenite::{
 };
 
 use super::world::{HEARTBEAT, World, below, chance, upto};
+use crate::chance::watch;
 
 /// As in jiscord-client.
 const OVERLAP: u64 = 5_000_000;
@@ -58,7 +58,8 @@ pub(super) struct Client {
     said: u32,
     next_said: Instant,
     /// Asks for a message in every guild.
-    probes: watch::Receiver<()>,
+    probes: watch::Receiver<u32>,
+    probed: u32,
     /// When the oldest message is sent, or sent again.
     send_at: Option<Instant>,
 }
@@ -99,6 +100,7 @@ impl Client {
             said: 0,
             next_said: Instant::now() + upto(3_000),
             probes: world.probes.subscribe(),
+            probed: 0,
             send_at: None,
         }
     }
@@ -196,7 +198,10 @@ impl Client {
                     return Err(End::Lost);
                 }
                 () = sleep_until(cut), if !self.world.is_calm() || self.rival => return Ok(()),
-                Ok(()) = self.probes.changed() => self.compose_everywhere(),
+                Ok(probe) = self.probes.wait_for(|probe| *probe > self.probed) => {
+                    self.probed = *probe;
+                    self.compose_everywhere();
+                }
             }
         }
     }

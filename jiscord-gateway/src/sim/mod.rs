@@ -125,7 +125,7 @@ async fn story(world: &Arc<World>) {
         world.record.violated("stuck: somebody does not come back, or is not answered".into());
     }
     sleep(HEARS).await;
-    world.probes.send_replace(());
+    world.probes.send_replace(1);
     sleep(HEARS).await;
     if !world.record.is_settled() {
         world.record.violated("stuck: somebody cannot say a last word".into());

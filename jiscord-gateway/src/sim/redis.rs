@@ -104,11 +104,6 @@ impl Server {
         self.inner.lock().unwrap()
     }
 
-    /// Whether an event is in the log.
-    pub(super) fn has(&self, event: &str) -> bool {
-        self.lock().data.seen.contains_key(&format!("seen:{event}"))
-    }
-
     pub(super) fn dial(self: &Arc<Self>) -> Option<DuplexStream> {
         let mut inner = self.lock();
         if !inner.up {
@@ -226,7 +221,8 @@ impl Inner {
     fn execute(&mut self, key: u64, command: &[String], now: u64) -> String {
         let [name, rest @ ..] = command else { return error("ERR nothing") };
         match (name.as_str(), rest) {
-            ("HELLO" | "CLIENT" | "SCRIPT", _) => bulk("OK"),
+            ("HELLO" | "CLIENT", _) => bulk("OK"),
+            ("SCRIPT", [_, script]) => bulk(redis::Script::new(script).get_hash()),
             ("PING", _) => bulk("PONG"),
             ("INFO", _) => bulk("redis_mode:standalone\r\nmaxmemory_policy:noeviction\r\nrole:master\r\ncluster_enabled:0\r\n"),
             ("SUBSCRIBE" | "UNSUBSCRIBE", topics) => {

@@ -12,14 +12,14 @@ use std::{
 use async_trait::async_trait;
 use jiscord_core::{Event, Position, SessionId, Topic, UserId, event::Publish, fault::Result, text::Device, time::Clock};
 use rand::Rng;
-use tokio::{io::DuplexStream, sync::watch, task::AbortHandle, time::Instant};
+use tokio::{io::DuplexStream, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{record::Record, redis::Server, store::Store};
 use crate::{
     Settings,
     bus::{Bus, Heard, Replay},
-    chance::rng,
+    chance::{rng, watch},
     claims::{Claim, Claimed, Claims},
     connection,
     hub::Hub,
@@ -84,7 +84,7 @@ pub(super) struct World {
     pub(super) planted: Option<Planted>,
     pub(super) calm: AtomicBool,
     /// Asks every client for a message in each of its guilds.
-    pub(super) probes: watch::Sender<()>,
+    pub(super) probes: watch::Sender<u32>,
     gateways: Mutex<[Option<Gateway>; 2]>,
 }
 
@@ -102,7 +102,7 @@ impl World {
         let dialled = server.clone();
         let redis = Redis::simulated(Arc::new(move || dialled.dial()));
         let (store, record) = (Arc::new(Store::new(clock)), Record::new(clock));
-        let (calm, probes, gateways) = (AtomicBool::new(false), watch::Sender::new(()), Mutex::default());
+        let (calm, probes, gateways) = (AtomicBool::new(false), watch::Sender::new(0), Mutex::default());
         Arc::new(Self { clock, server, redis, store, record, planted, calm, probes, gateways })
     }
 
