@@ -137,22 +137,56 @@ struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Try {
     NotBegun,
-    Claim { mine: Id },
-    Decided { mine: Id },
+    Claim {
+        mine: Id,
+    },
+    Decided {
+        mine: Id,
+    },
     /// Takes the age of a claim that is somebody else's.
-    AgeOfClaim { mine: Id, claim: Claim },
-    Row { mine: Id, claim: Claim, movable: bool, late: bool },
+    AgeOfClaim {
+        mine: Id,
+        claim: Claim,
+    },
+    Row {
+        mine: Id,
+        claim: Claim,
+        movable: bool,
+        late: bool,
+    },
     /// Only without a rule: takes the age of a claim whose row it did not find.
-    AgeAfterRow { mine: Id, claim: Claim },
+    AgeAfterRow {
+        mine: Id,
+        claim: Claim,
+    },
     /// Takes the age of a row that it found.
-    AgeOfRow { mine: Id, message: Id },
-    Mark { mine: Id, message: Id },
-    MarkDecided { mine: Id, message: Id },
+    AgeOfRow {
+        mine: Id,
+        message: Id,
+    },
+    Mark {
+        mine: Id,
+        message: Id,
+    },
+    MarkDecided {
+        mine: Id,
+        message: Id,
+    },
     /// Finishes what a move before has begun.
-    Fence { message: Id, then: AfterFence },
-    Move { mine: Id, message: Id },
-    Write { message: Id },
-    AgeOfWritten { message: Id },
+    Fence {
+        message: Id,
+        then: AfterFence,
+    },
+    Move {
+        mine: Id,
+        message: Id,
+    },
+    Write {
+        message: Id,
+    },
+    AgeOfWritten {
+        message: Id,
+    },
     Ended,
 }
 
@@ -212,7 +246,11 @@ struct World {
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "    {:?}, acknowledged {:?}, relay {:?}, delete {:?}", self.claim, self.acknowledged, self.relay, self.delete)?;
+        writeln!(
+            f,
+            "    {:?}, acknowledged {:?}, relay {:?}, delete {:?}",
+            self.claim, self.acknowledged, self.relay, self.delete
+        )?;
         for id in 0..self.minted {
             writeln!(f, "    {id}: {:?}", self.messages[id])?;
         }
@@ -315,7 +353,8 @@ impl Next<'_> {
 
     /// `UPDATE … SET published = true IF message_id = M`: the states after it, and after its answer was lost.
     fn mark(&mut self, step: Step, message: Id, done: impl Fn(&mut World), lost: impl Fn(&mut World)) {
-        let unchanged = self.from.claim.is_some_and(|claim| claim.message == message) || !self.rules.hold(Rule::MarkedIfUnchanged);
+        let unchanged =
+            self.from.claim.is_some_and(|claim| claim.message == message) || !self.rules.hold(Rule::MarkedIfUnchanged);
         if unchanged {
             for then in [&done as &dyn Fn(&mut World), &lost] {
                 self.add(step, |world| {
@@ -366,10 +405,12 @@ impl Next<'_> {
         let go = |next: &mut Self, step: &'static str, to: Try| next.add((step, at), |world| world.tries[at] = to);
         match now {
             // One after the other, since they are all alike: ids are in the order in which tries began.
-            Try::NotBegun if self.from.begun == at && at < self.rules.tries && self.from.minted < self.rules.ids => self.add(("try begins", at), |world| {
-                world.begun += 1;
-                world.tries[at] = Try::Claim { mine: world.mint(at) };
-            }),
+            Try::NotBegun if self.from.begun == at && at < self.rules.tries && self.from.minted < self.rules.ids => {
+                self.add(("try begins", at), |world| {
+                    world.begun += 1;
+                    world.tries[at] = Try::Claim { mine: world.mint(at) };
+                })
+            }
             Try::NotBegun | Try::Ended => {}
             Try::Claim { mine } => {
                 if self.from.claim.is_none() || !self.rules.hold(Rule::ClaimIfNotExists) {
@@ -465,7 +506,9 @@ impl Next<'_> {
                 });
                 let ids = if at == LAST { ALL_IDS } else { self.rules.ids };
                 let fresh = self.rules.hold(Rule::MovedToFreshId);
-                if let Some(claim) = is && (self.from.minted < ids || !fresh) {
+                if let Some(claim) = is
+                    && (self.from.minted < ids || !fresh)
+                {
                     self.add(("try moves the claim", at), |world| {
                         let mine = if fresh { world.mint(at) } else { mine };
                         world.claim = Some(Claim { message: mine, replaced: Some(message), ..claim });
@@ -580,12 +623,9 @@ impl Next<'_> {
                 let after = !self.rules.hold(Rule::RelayMarksFirst);
                 world.relay = if after { Relay::MarkAfter { message } } else { Relay::Idle };
             }),
-            Relay::MarkAfter { message } => self.mark(
-                ("relay marks", message),
-                message,
-                |world| world.relay = Relay::Idle,
-                |world| world.relay = Relay::Idle,
-            ),
+            Relay::MarkAfter { message } => {
+                self.mark(("relay marks", message), message, |world| world.relay = Relay::Idle, |world| world.relay = Relay::Idle)
+            }
         }
     }
 
@@ -595,7 +635,8 @@ impl Next<'_> {
             Delete::NotBegun => {
                 for message in 0..self.from.minted {
                     if self.from.messages[message].is_visible() {
-                        let to = if self.rules.hold(Rule::DeleteMarks) { Delete::Age { message } } else { Delete::Delete { message } };
+                        let to =
+                            if self.rules.hold(Rule::DeleteMarks) { Delete::Age { message } } else { Delete::Delete { message } };
                         go(self, "somebody sees, and deletes,", message, to);
                     }
                 }
@@ -683,7 +724,12 @@ impl World {
     }
 
     /// Goes on without trouble, one step after the other, as long as somebody is at work.
-    fn undisturbed(mut self, rules: &Rules, who: impl Fn(&mut Next<'_>), works: impl Fn(&World) -> bool) -> Result<Self, &'static str> {
+    fn undisturbed(
+        mut self,
+        rules: &Rules,
+        who: impl Fn(&mut Next<'_>),
+        works: impl Fn(&World) -> bool,
+    ) -> Result<Self, &'static str> {
         for _ in 0..50 {
             let next = self.next(rules, &who).into_iter().find(|((what, _), _)| !what.ends_with("is killed"));
             let Some((_, after)) = next else { return Ok(self) };
@@ -845,7 +891,12 @@ const WORLDS: [Rules; 3] = [
 #[test]
 fn a_nonce_stands_for_one_message_whatever_happens() {
     for rules in WORLDS.iter() {
-        match {let t=std::time::Instant::now(); let r=explore(rules);println!("{:?}",t.elapsed());r} {
+        match {
+            let t = std::time::Instant::now();
+            let r = explore(rules);
+            println!("{:?}", t.elapsed());
+            r
+        } {
             Ok(states) => println!("{states} states"),
             Err(broken) => panic!("{broken}"),
         }

@@ -11,7 +11,12 @@ use jiscord_core::{
 use scylla::value::{CqlTimeuuid, MaybeUnset};
 use uuid::Uuid;
 
-use super::{ScyllaStore, db::Write, nonces::Key, rows::{EventRow, timeuuid}};
+use super::{
+    ScyllaStore,
+    db::Write,
+    nonces::Key,
+    rows::{EventRow, timeuuid},
+};
 use crate::error::{Error, Result};
 
 /// Over how many partitions the events of a minute are spread: the four highest bits of a hash.
@@ -37,16 +42,10 @@ fn minute(ms: u64) -> i32 {
 impl ScyllaStore {
     /// Adds events to a batch. Those of a message are kept with the nonce that stands for it, since whoever publishes them for
     /// somebody else must know it ([`ScyllaStore::standing`]): not taken from the frame, which is what the caller tells.
-    pub(super) fn keep<'a>(
-        &'a self,
-        write: &mut Write<'a>,
-        events: &'a [Event],
-        of: Option<(Key<'a>, MessageId)>,
-    ) -> Result<()> {
+    pub(super) fn keep<'a>(&'a self, write: &mut Write<'a>, events: &'a [Event], of: Option<(Key<'a>, MessageId)>) -> Result<()> {
         // A null would be a tombstone.
-        let nonce = of.map_or(MaybeUnset::Unset, |(of, id)| {
-            MaybeUnset::Set((of.author.uuid(), of.channel.uuid(), of.nonce, timeuuid(id)))
-        });
+        let nonce = of
+            .map_or(MaybeUnset::Unset, |(of, id)| MaybeUnset::Set((of.author.uuid(), of.channel.uuid(), of.nonce, timeuuid(id))));
         for event in events {
             if event.id == EventId::NONE {
                 // What `IdSource::next` gives where nothing may be minted.

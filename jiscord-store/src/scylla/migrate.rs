@@ -264,10 +264,9 @@ mod tests {
         }
         assert_eq!(MIGRATIONS[0].statements().len(), 12);
         let late = MIGRATIONS[1].statements();
-        assert_eq!(late.iter().filter_map(|cql| added(cql)).collect::<Vec<_>>(), [
-            ("message_nonces", "published"),
-            ("message_nonces", "replaced"),
-            ("event_journal", "nonce"),
-        ]);
+        assert_eq!(
+            late.iter().filter_map(|cql| added(cql)).collect::<Vec<_>>(),
+            [("message_nonces", "published"), ("message_nonces", "replaced"), ("event_journal", "nonce"),]
+        );
     }
 }
