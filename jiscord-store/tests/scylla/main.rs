@@ -6,6 +6,7 @@ mod cql;
 mod killed;
 mod migrations;
 mod node;
+mod nonces;
 mod proxy;
 mod told;
 mod trouble;
@@ -454,32 +455,5 @@ async fn what_comes_late_is_not_acknowledged_but_its_repeat_is() {
     let made = repeat.row.created_at.ms();
     assert!(clock.now() >= Timestamp::from_ms(made + 61_000), "the first one's id");
     assert_eq!(store.page_before(new.channel_id, None, 9).await.unwrap(), [repeat.row]);
-
-    // A claim whose message was never written: the repeat writes it under the first id, and it is as old.
-    let new = message(channel(), "ho");
-    let first = MessageId::new(store.next());
-    let hash = {
-        // What the store itself keeps for this body.
-        let other = NewMessage { channel_id: channel(), ..new.clone() };
-        Messages::create(&*store, other.clone(), silent()).await.unwrap();
-        let cql = format!(
-            "SELECT body_hash FROM {}.message_nonces WHERE author_id = ? AND channel_id = ? AND nonce = 'n'",
-            keyspace.name
-        );
-        let answer = keyspace.session.query_unpaged(cql, (other.author_id.uuid(), other.channel_id.uuid())).await.unwrap();
-        answer.into_rows_result().unwrap().single_row::<(Vec<u8>,)>().unwrap().0
-    };
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    let claim = format!(
-        "INSERT INTO {{}}.message_nonces (author_id, channel_id, nonce, message_id, body_hash) VALUES ({}, {}, 'n', {first}, 0x{hash})",
-        new.author_id, new.channel_id
-    );
-    keyspace.run(&claim).await;
-    clock.ahead(Duration::from_secs(3 * 61));
-    let late = Messages::create(&*store, new.clone(), tell()).await;
-    assert!(matches!(late, Err(Error::Unknown(_))), "{late:?}");
-    let repeat = Messages::create(&*store, new, tell()).await.unwrap();
-    assert_eq!((repeat.repeated, repeat.row.message_id), (true, first));
-    assert!(journal(&store, first.micros().unwrap() / 1000).await.contains_key(&EventId::new(first.uuid())));
     keyspace.drop().await;
 }
