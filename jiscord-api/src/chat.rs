@@ -27,16 +27,20 @@ use std::{
 use async_trait::async_trait;
 use jiscord_core::{
     ChannelId, Code, Event, EventId, Fault, GuildId, MessageId, ServerFrame, Topic, UserId,
-    backend::{Actor, Backend, GuildState, Identity, Membership, Sent, TokenVerifier},
+    backend::{Actor, Backend, GuildState, Identity, Login, Membership, Revoked, Sent, TokenVerifier},
     event::Publish,
     fault::Result,
     frame::{GuildCreate, MemberRemove, SendMessage},
     model::{Author, Channel, Guild, Member, Message, User, Visibility},
     text::{Content, Name, Nonce},
 };
-use jiscord_store::{Account, NewChannel, NewGuild, NewMessage, NewUser, Removed, Store, Tell, Users};
+use jiscord_store::{Account, NewChannel, NewGuild, NewLogin, NewMessage, NewUser, Refreshed, Removed, Store, Tell, Users};
+use uuid::Uuid;
 
-use crate::limits::Limits;
+use crate::{
+    accounts::{Logins, revoked},
+    limits::Limits,
+};
 
 /// How long a call waits for its events to be published.
 const PUBLISH_TIME: Duration = Duration::from_secs(5);
@@ -364,8 +368,39 @@ impl Chat {
 
 #[async_trait]
 impl TokenVerifier for Chat {
+    /// Asks whether the token's login was revoked, too.
     async fn verify_token(&self, token: &str) -> Result<Identity> {
-        self.tokens.verify_token(token).await
+        let who = self.tokens.verify_token(token).await?;
+        match who.login {
+            Some(login) if self.is_login_revoked(who.user_id, login).await? => Err(revoked()),
+            _ => Ok(who),
+        }
+    }
+}
+
+#[async_trait]
+impl Logins for Chat {
+    async fn begin_login(&self, new: NewLogin) -> Result<()> {
+        Ok(self.store.logins.begin(new).await?)
+    }
+
+    async fn refresh_login(&self, login: Uuid, generation: u64) -> Result<Refreshed> {
+        Ok(self.store.logins.refresh(login, generation).await?)
+    }
+
+    /// Sockets are closed by the event of it, so it answers when that is published.
+    async fn revoke_login(&self, user: UserId, what: Revoked) -> Result<()> {
+        let id = EventId::new(self.store.ids.next());
+        let tell: Tell<Revoked> = Arc::new(move |what: &Revoked| vec![Event::revoked(id, user, *what)]);
+        let events = self.store.logins.revoke(user, what, tell).await?;
+        self.publish_in_time(&events, true).await.map_err(|fault| {
+            let text = "the login has ended, but perhaps its sockets are not closed yet";
+            Fault::new(Code::OUTCOME_UNKNOWN, text).retry_after(Duration::from_secs(1)).because(fault)
+        })
+    }
+
+    async fn is_login_revoked(&self, user: UserId, login: Login) -> Result<bool> {
+        Ok(self.store.logins.is_revoked(user, login).await?)
     }
 }
 

@@ -11,9 +11,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac};
 use jiscord_core::{
     Code, Fault, UserId,
-    backend::{Identity, TokenVerifier},
+    backend::{Identity, Login, TokenVerifier},
     fault::Result,
     time::{Clock, SystemClock},
 };
@@ -21,7 +23,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 /// Bytes that a secret has at least.
 pub const MIN_SECRET: usize = 32;
@@ -31,6 +33,8 @@ pub const LIFETIME: u64 = 7 * 24 * 60 * 60;
 const LEEWAY: u64 = 60;
 /// Ours have about 400 bytes.
 pub(crate) const LONGEST: usize = 4096;
+/// Ours have about 80.
+const LONGEST_REFRESH: usize = 128;
 
 /// Why tokens cannot be made. Mend the configuration or the build.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +50,7 @@ pub enum SecretError {
     NoBackend,
 }
 
-/// What a JWT says. The seed's `{sub, username, iat, exp}`, and an id to revoke it by.
+/// What a JWT says: `{sub, username, iat, exp}`, and what to revoke it by.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claims {
     sub: String,
@@ -57,6 +61,12 @@ struct Claims {
     nbf: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
+    /// The login that the token was made for, where that can be refreshed; else the token is a login of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    /// When that login began, so that a token that is made while all logins are ended is no way round it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auth_time: Option<u64>,
 }
 
 /// Signs users' JWTs and verifies them.
@@ -69,6 +79,8 @@ pub struct Jwt {
 
 struct Key {
     id: String,
+    /// Of refresh tokens, so that neither kind of token is one of the other.
+    refresh: [u8; 32],
     sign: EncodingKey,
     verify: DecodingKey,
 }
@@ -110,6 +122,8 @@ impl Jwt {
             exp: now + LIFETIME,
             nbf: None,
             jti: Some(Uuid::new_v4().to_string()),
+            sid: who.login.map(|login| login.id.to_string()),
+            auth_time: who.login.map(|login| login.issued_at),
         };
         jsonwebtoken::encode(&header, &claims, &key.sign)
             .map_err(|error| Fault::new(Code::INTERNAL, "internal error").because(error))
@@ -143,12 +157,51 @@ impl Jwt {
         if !begun || ended || endless {
             return None;
         }
-        Some(Identity::new(claims.sub.parse().ok()?, claims.username))
+        let login = claims.sid.or(claims.jti).and_then(|id| id.parse().ok()).unwrap_or_else(|| own_login(token));
+        let who = Identity::new(claims.sub.parse().ok()?, claims.username);
+        Some(who.with_login(Login::new(login, claims.auth_time.unwrap_or(claims.iat))))
+    }
+
+    /// What shows that somebody may go on with a login: `<login>.<generation>.<HMAC-SHA256>`. Nothing of it has to be kept, and
+    /// whoever reads the database cannot make one.
+    pub fn refresh_token(&self, login: Uuid, generation: u64) -> String {
+        let text = format!("{}.{generation}", login.simple());
+        let tag = self.keys[0].tag(&text).finalize().into_bytes();
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(tag))
+    }
+
+    /// The login and the generation of a refresh token of ours.
+    pub fn read_refresh_token(&self, token: &str) -> Option<(Uuid, u64)> {
+        if token.len() > LONGEST_REFRESH {
+            return None;
+        }
+        let (text, tag) = token.rsplit_once('.')?;
+        let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
+        // In constant time.
+        if !self.keys.iter().any(|key| key.tag(text).verify_slice(&tag).is_ok()) {
+            return None;
+        }
+        let (login, generation) = text.split_once('.')?;
+        Some((login.parse().ok()?, generation.parse().ok()?))
+    }
+
+    pub(crate) fn seconds(&self) -> u64 {
+        self.now()
     }
 
     fn now(&self) -> u64 {
         self.clock.now_micros() / 1_000_000
     }
+}
+
+/// A login for a token that names none, as others make them: its own, so that a log-out ends it and no other one.
+fn own_login(token: &str) -> Uuid {
+    // Without the signature, which several spellings could have.
+    let said = token.rsplit_once('.').map_or(token, |(said, _)| said);
+    let name = Sha256::new().chain_update(b"jiscord login\0").chain_update(said).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&name[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 #[async_trait]
@@ -172,7 +225,16 @@ impl Key {
         // The same name for the same secret in every process, so that nobody has to configure names.
         let name = Sha256::new().chain_update(b"jiscord kid\0").chain_update(secret).finalize();
         let id = name[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { id, sign: EncodingKey::from_secret(secret), verify: DecodingKey::from_secret(secret) })
+        let refresh = Sha256::new().chain_update(b"jiscord refresh\0").chain_update(secret).finalize().into();
+        Ok(Self { id, refresh, sign: EncodingKey::from_secret(secret), verify: DecodingKey::from_secret(secret) })
+    }
+}
+
+impl Key {
+    fn tag(&self, text: &str) -> Hmac<Sha256> {
+        // HMAC takes keys of any length.
+        let mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.refresh).expect("any length will do");
+        mac.chain_update(text)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a gateway asks of the rest of the system, in the same process or another.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     event::Event,
@@ -28,12 +30,57 @@ pub struct Identity {
     pub user_id: UserId,
     /// What it was called when the token was made.
     pub username: String,
+    /// The login that the token belongs to, if it can be revoked.
+    pub login: Option<Login>,
 }
 
 impl Identity {
     /// Names a user.
     pub fn new(user_id: UserId, username: impl Into<String>) -> Self {
-        Self { user_id, username: username.into() }
+        Self { user_id, username: username.into(), login: None }
+    }
+
+    /// With a login.
+    #[must_use]
+    pub fn with_login(mut self, login: Login) -> Self {
+        self.login = Some(login);
+        self
+    }
+}
+
+/// A login, as a token tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Login {
+    /// All tokens of one login have the same.
+    pub id: Uuid,
+    /// When the login began, in Unix seconds. A token that is made later, as it goes on, says this too.
+    pub issued_at: u64,
+}
+
+impl Login {
+    /// Both.
+    pub fn new(id: Uuid, issued_at: u64) -> Self {
+        Self { id, issued_at }
+    }
+}
+
+/// What a log-out ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Revoked {
+    /// One login, with all its tokens.
+    Login(Uuid),
+    /// Every login of the user that began in this Unix second or before.
+    IssuedBy(u64),
+}
+
+impl Revoked {
+    /// Whether a token of this login is ended.
+    pub fn covers(&self, login: &Login) -> bool {
+        match self {
+            Self::Login(id) => *id == login.id,
+            Self::IssuedBy(second) => login.issued_at <= *second,
+        }
     }
 }
 
@@ -99,6 +146,24 @@ impl GuildState {
 }
 
 /// The gateway's way to accounts and chat operations.
+///
+/// Whoever writes one is told on each call who asks, and whoever calls one has to say so:
+///
+/// ```
+/// # use jiscord_core::{UserId, backend::{Actor, Backend}, fault::Result};
+/// # async fn ask(backend: &dyn Backend, me: UserId, other: UserId) -> Result<()> {
+/// backend.user(Actor::User(me), other).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```compile_fail,E0061
+/// # use jiscord_core::{UserId, backend::{Actor, Backend}, fault::Result};
+/// # async fn ask(backend: &dyn Backend, me: UserId, other: UserId) -> Result<()> {
+/// backend.user(other).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Backend: TokenVerifier {
     /// A user, with what the actor may see of it.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use crate::topic::{Position, Topic};
 use crate::{
+    backend::Revoked,
     fault::Result,
     frame::ServerFrame,
-    id::{ChannelId, EventId},
+    id::{ChannelId, EventId, UserId},
 };
 
 /// Something that happened, and who is told.
@@ -26,7 +28,35 @@ pub struct Event {
     pub frame: Arc<str>,
 }
 
+/// The op of [`Event::revoked`].
+const REVOKE: &str = "REVOKE";
+
+#[derive(Serialize, Deserialize)]
+struct Revoke {
+    d: Revoked,
+}
+
 impl Event {
+    /// Logins of a user have ended. It is for gateways, which close the sockets; no client hears it.
+    pub fn revoked(id: EventId, user: UserId, what: Revoked) -> Self {
+        let d = serde_json::to_string(&what).unwrap_or_default();
+        let frame = format!("{{\"op\":\"{REVOKE}\",\"d\":{d}}}").into();
+        Self { id, topics: vec![Topic::User(user)], op: REVOKE.into(), channel: None, frame }
+    }
+
+    /// Whether it is one that no client hears.
+    pub fn is_internal(&self) -> bool {
+        &*self.op == REVOKE
+    }
+
+    /// What [`Event::revoked`] said; `None` for any other event.
+    pub fn revokes(&self) -> Option<Revoked> {
+        if !self.is_internal() {
+            return None;
+        }
+        serde_json::from_str(&self.frame).ok().map(|Revoke { d }| d)
+    }
+
     /// Encodes the frame once, for all who are told.
     pub fn new(id: EventId, topics: Vec<Topic>, channel: Option<ChannelId>, frame: ServerFrame) -> Self {
         let op = frame.op().into();
@@ -90,4 +120,37 @@ pub trait Publish: Send + Sync {
 
     /// Returns when all that was taken by [`Publish::publish`] before is published, however long that takes.
     async fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::backend::Login;
+
+    #[test]
+    fn what_is_revoked_is_read_as_it_was_said() {
+        let user = UserId::new(Uuid::from_u128(7));
+        for what in [Revoked::Login(Uuid::from_u128(9)), Revoked::IssuedBy(1_795_443_456)] {
+            let event = Event::revoked(EventId::NONE, user, what);
+            assert_eq!((event.revokes(), event.is_internal(), &event.topics), (Some(what), true, &vec![Topic::User(user)]));
+        }
+        assert_eq!(Event::new(EventId::NONE, vec![], None, ServerFrame::HeartbeatAck(())).revokes(), None);
+        let strange = Event { frame: "{}".into(), ..Event::revoked(EventId::NONE, user, Revoked::IssuedBy(1)) };
+        assert_eq!((strange.revokes(), strange.is_internal()), (None, true), "nobody hears it either way");
+    }
+
+    #[test]
+    fn a_login_is_ended_by_its_name_or_by_its_age() {
+        let login = Login::new(Uuid::from_u128(9), 100);
+        for (what, ended) in [
+            (Revoked::Login(login.id), true),
+            (Revoked::Login(Uuid::from_u128(8)), false),
+            (Revoked::IssuedBy(99), false),
+            (Revoked::IssuedBy(100), true),
+        ] {
+            assert_eq!(what.covers(&login), ended, "{what:?}");
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! The bodies of the HTTP APIs, in snake_case. Rows have `From` to and from the models where both say the same.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
-    backend::{GuildState, Membership, Sent},
+    backend::{GuildState, Login, Membership, Sent},
     event::{Event, Topic},
     id::{ChannelId, EventId, GuildId, MessageId, UserId},
     model::{Author, Channel, Guild, Member, Message, Rev, User, Visibility},
@@ -17,6 +18,7 @@ macro_rules! row {
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
         pub struct $row {
             $($(#[$attribute])* #[doc = concat!("As in [`", stringify!($model), "`].")] pub $field: $type,)+
         }
@@ -152,6 +154,7 @@ pub struct AccountRow {
 
 /// `POST /register` of auth-service.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct RegisterBody {
     /// 2 to 32 characters.
     pub username: String,
@@ -163,6 +166,7 @@ pub struct RegisterBody {
 
 /// The answer of `POST /register`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Registered {
     /// The new user.
     pub user_id: UserId,
@@ -172,6 +176,7 @@ pub struct Registered {
 
 /// `POST /login` of auth-service.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct LoginBody {
     /// The address the user registered with.
     pub email: String,
@@ -181,6 +186,7 @@ pub struct LoginBody {
 
 /// The answer of `POST /login`.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct LoggedIn {
     /// A JWT, good for seven days. A secret.
     pub token: String,
@@ -195,6 +201,56 @@ pub struct Verified {
     pub sub: UserId,
     /// What the user was called when the token was made.
     pub username: String,
+    /// The login that the token belongs to, for services that keep sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
+}
+
+/// `POST /internal/logins`: a login that can be refreshed begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginLoginBody {
+    /// A random one.
+    pub login_id: Uuid,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// When, in Unix seconds.
+    pub begun: u64,
+}
+
+/// `POST /internal/logins/:id/refresh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshLoginBody {
+    /// The generation that was shown.
+    pub generation: u64,
+}
+
+/// The answer of `POST /internal/logins/:id/refresh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RefreshedRow {
+    /// It goes on.
+    Current {
+        /// Whose it is.
+        user_id: UserId,
+        /// When it began, in Unix seconds.
+        begun: u64,
+        /// The generation that is valid now.
+        generation: u64,
+    },
+    /// An old generation was shown: somebody has a copy.
+    Replayed {
+        /// Whose it is.
+        user_id: UserId,
+    },
+    /// It has ended, or never was.
+    Gone,
+}
+
+/// The answer of `GET /internal/users/:id/revocations`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedRow {
+    /// Whether the login that was asked about has ended.
+    pub revoked: bool,
 }
 
 /// `POST /users` of data-service; services only.
@@ -210,6 +266,7 @@ pub struct CreateUserBody {
 
 /// `POST /channels/:channelId/messages`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct CreateMessageBody {
     /// 1 to 4,000 characters.
     pub content: String,
@@ -226,6 +283,7 @@ pub struct CreateMessageBody {
 
 /// A page of `GET /channels/:channelId/messages`, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct MessagePage {
     /// The messages.
     pub messages: Vec<MessageRow>,
@@ -236,6 +294,7 @@ pub struct MessagePage {
 
 /// `POST /guilds`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct CreateGuildBody {
     /// 2 to 100 characters.
     pub name: String,
@@ -249,6 +308,7 @@ pub struct CreateGuildBody {
 
 /// `POST /guilds/:guildId/members`. The body may be left out: the caller joins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct JoinBody {
     /// The caller, or from a service the user it acts for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -257,6 +317,7 @@ pub struct JoinBody {
 
 /// `POST /guilds/:guildId/channels`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct CreateChannelBody {
     /// 2 to 100 characters.
     pub name: String,
@@ -363,3 +424,31 @@ impl From<MembershipRow> for Membership {
 /// proxies to believe; limits by address do nothing without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub std::net::IpAddr);
+
+/// Whether a page's `Origin` is the `Host` that was asked. Of the scheme a request knows nothing where a proxy ends TLS, so it
+/// may be either.
+pub fn is_own_origin(origin: &str, host: Option<&str>) -> bool {
+    let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_itself_is_its_own_origin() {
+        for (origin, host, own) in [
+            ("http://localhost:3000", "localhost:3000", true),
+            ("https://Chat.example", "chat.example", true),
+            ("http://localhost:3001", "localhost:3000", false),
+            ("http://chat.example.evil.tld", "chat.example", false),
+            ("null", "chat.example", false),
+            ("ftp://chat.example", "chat.example", false),
+            ("chat.example", "chat.example", false),
+        ] {
+            assert_eq!(is_own_origin(origin, Some(host)), own, "{origin} at {host}");
+        }
+        assert!(!is_own_origin("http://localhost", None));
+    }
+}

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
 use jiscord_core::{
     ChannelId, Code, Event, EventId, Fault, GuildId, MessageId, ServerFrame, Topic, UserId,
-    backend::{Actor, Backend, GuildState, Identity, Membership, Sent, TokenVerifier},
+    backend::{Actor, Backend, GuildState, Identity, Login, Membership, Revoked, Sent, TokenVerifier},
     event::{EventLog, Logged, Position, Publish},
     fault::Result,
     frame::{MemberRemove, MessageAck, SendMessage},
@@ -50,6 +50,7 @@ struct Fake {
     /// Messages wait while this is false.
     storing: watch::Sender<bool>,
     verifying: Mutex<Option<Code>>,
+    revoked: Mutex<Vec<(UserId, Revoked)>>,
     /// A guild that cannot be loaded.
     broken: Mutex<Option<GuildId>>,
     step: Mutex<Option<Arc<Step>>>,
@@ -125,6 +126,16 @@ impl Fake {
         self.tell(vec![Topic::Guild(guild), Topic::User(user_id)], None, ServerFrame::MemberRemove(gone)).await;
     }
 
+    /// Ends logins; what tells of it comes over the bus only if it is told.
+    async fn revoke(&self, name: &str, what: Revoked, told: bool) {
+        let user = self.user(name);
+        self.revoked.lock().unwrap().push((user, what));
+        if told {
+            let event = Event::revoked(EventId::new(self.mint()), user, what);
+            self.log.append(vec![event]).await.unwrap();
+        }
+    }
+
     async fn pass(&self) {
         let step = self.step.lock().unwrap().clone();
         if let Some(step) = step {
@@ -146,8 +157,14 @@ impl TokenVerifier for Fake {
             return Err(Fault::new(code, "not now"));
         }
         let users = &self.rows.lock().unwrap().users;
-        let user = users.get(token).ok_or_else(|| Fault::new(Code::UNAUTHORIZED, "bad token"))?;
-        Ok(Identity::new(*user, token))
+        // "ada@2": her second login.
+        let (name, login) = token.split_once('@').unwrap_or((token, "1"));
+        let user = users.get(name).ok_or_else(|| Fault::new(Code::UNAUTHORIZED, "bad token"))?;
+        let login = Login::new(Uuid::from_u128(login.parse().unwrap()), 100);
+        if self.revoked.lock().unwrap().iter().any(|(of, what)| of == user && what.covers(&login)) {
+            return Err(Fault::new(Code::UNAUTHORIZED, "revoked"));
+        }
+        Ok(Identity::new(*user, name).with_login(login))
     }
 }
 
@@ -306,6 +323,7 @@ impl World {
             open: watch::Sender::new(true),
             storing: watch::Sender::new(true),
             verifying: Mutex::default(),
+            revoked: Mutex::default(),
             broken: Mutex::default(),
             step: Mutex::default(),
         });
@@ -845,6 +863,83 @@ async fn what_cannot_be_loaded_after_a_gap_holds_up_only_those_who_need_it() {
     says.send(heard(1_001, guild, channel)).await.unwrap();
     assert_eq!(bob.hear("MESSAGE_ACK").await["p"], 1_001);
     assert_eq!(ada.rest().await, (vec![], 1013));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_login_ends_its_sessions_and_no_others() {
+    let world = World::new().await;
+    let (_, channel) = world.fake.guild(&["ada", "bob"]);
+    let mut bob = world.user("bob").await;
+    let (mut phone, _) = world.connect(json!({"token": "ada@1", "device": "phone"})).await;
+    let (mut laptop, ready) = world.connect(json!({"token": "ada@2", "device": "laptop"})).await;
+    let login = Uuid::from_u128(1);
+    world.fake.revoke("ada", Revoked::Login(login), true).await;
+    assert_eq!(phone.rest().await, (vec!["INVALID_SESSION".into()], 4004));
+    let mut again = world.socket(1 << 16).await;
+    again.say(json!({"op": "IDENTIFY", "d": {"token": "ada@1", "device": "phone"}})).await;
+    assert_eq!(again.rest().await, (vec!["INVALID_SESSION".into()], 4004));
+    // The others hear nothing of it, live or told again.
+    bob.send(channel, "on it goes").await;
+    for client in [&mut laptop, &mut bob] {
+        assert_eq!(client.hear("MESSAGE_CREATE").await["d"]["content"], "on it goes");
+    }
+    let (mut laptop, told, _) = world
+        .resume(&{
+            let mut cut = resume("ada@2", &ready);
+            cut["device"] = json!("laptop");
+            cut
+        })
+        .await;
+    assert_eq!(ops(&told), ["MESSAGE_CREATE"]);
+    // All until a second.
+    world.fake.revoke("ada", Revoked::IssuedBy(100), true).await;
+    assert_eq!(laptop.rest().await, (vec!["INVALID_SESSION".into()], 4004));
+    bob.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_revoked_while_its_session_begins_does_not_slip_through() {
+    for told in [true, false] {
+        let world = World::new().await;
+        world.fake.guild(&["ada"]);
+        world.fake.open.send_replace(false);
+        let mut client = world.socket(1 << 16).await;
+        client.say(json!({"op": "IDENTIFY", "d": {"token": "ada"}})).await;
+        client.hears_nothing_yet().await;
+        world.fake.revoke("ada", Revoked::Login(Uuid::from_u128(1)), told).await;
+        if told {
+            assert_eq!(client.rest().await, (vec!["INVALID_SESSION".into()], 4004));
+        }
+    }
+    // It was verified, and revoked before anything of it could be heard.
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    world.fake.user("ada");
+    *bus.joined.lock().unwrap() = Position(2_000);
+    let mut client = world.socket(1 << 16).await;
+    client.say(json!({"op": "IDENTIFY", "d": {"token": "ada"}})).await;
+    client.hears_nothing_yet().await;
+    world.fake.revoke("ada", Revoked::Login(Uuid::from_u128(1)), false).await;
+    says.send(Heard::Upto { p: Position(2_000) }).await.unwrap();
+    assert_eq!(client.rest().await, (vec!["INVALID_SESSION".into()], 4004));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_gap_tokens_are_verified_anew() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (guild, channel) = world.fake.guild(&["ada", "bob"]);
+    let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
+    world.fake.revoke("ada", Revoked::IssuedBy(100), false).await;
+    // For a while nobody can say.
+    *world.fake.verifying.lock().unwrap() = Some(Code::UNAVAILABLE);
+    says.send(Heard::Gap { p: Position(1_000), stale: Stale::Nothing }).await.unwrap();
+    says.send(heard(1_001, guild, channel)).await.unwrap();
+    ada.hears_nothing_yet().await;
+    bob.hears_nothing_yet().await;
+    *world.fake.verifying.lock().unwrap() = None;
+    assert_eq!(ada.rest().await, (vec!["INVALID_SESSION".into()], 4004));
+    assert_eq!(bob.hear("MESSAGE_ACK").await["p"], 1_001);
 }
 
 /// READY and the socket's end, so that it can be resumed.

@@ -24,6 +24,7 @@ use std::{
 
 use jiscord_core::{
     ChannelId, Event, EventId, GuildId, MessageId, Position, ServerFrame, Topic, UserId,
+    backend::{Login, Revoked},
     event::Logged,
     frame::MemberRemove,
     model::{Channel, Guild, Member, Message, Visibility},
@@ -34,7 +35,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    repository::{Created, NewChannel, NewGuild, NewMessage, NewUser, Removed, Store, Tell},
+    repository::{Created, NewChannel, NewGuild, NewLogin, NewMessage, NewUser, Refreshed, Removed, Store, Tell},
 };
 
 macro_rules! cases {
@@ -73,6 +74,10 @@ cases! {
     a_users_guilds_are_listed,
     channels_are_listed_in_the_order_of_their_creation,
     unknown_rows_are_none,
+    a_login_goes_on_step_by_step,
+    refreshing_at_once_is_one_step,
+    what_is_revoked_has_ended,
+    what_has_ended_is_not_brought_back,
     events_are_written_with_their_rows,
     a_repeat_tells_again_and_logs_nothing,
     several_events_of_a_write_stay_together,
@@ -550,6 +555,98 @@ pub async fn unknown_rows_are_none(store: &Store) {
     for id in [new_id(), store.ids.next()] {
         assert!(store.messages.get(ChannelId::new(new_id()), MessageId::new(id)).await.unwrap().is_none());
     }
+}
+
+async fn login(store: &Store, user_id: UserId) -> Uuid {
+    let login_id = new_id();
+    store.logins.begin(NewLogin { login_id, user_id, begun: 100 }).await.unwrap();
+    login_id
+}
+
+/// AP-23, AP-24: each generation is good once, the one before it leads to the same for a while, an older one was copied.
+pub async fn a_login_goes_on_step_by_step(store: &Store) {
+    let user_id = user();
+    let login = login(store, user_id).await;
+    let current = |generation| Refreshed::Current { user_id, begun: 100, generation };
+    for (shown, want) in [
+        (0, current(1)),
+        (0, current(1)),
+        (1, current(2)),
+        (1, current(2)),
+        (0, Refreshed::Replayed { user_id }),
+        (2, current(3)),
+        (9, Refreshed::Gone),
+        (3, current(4)),
+    ] {
+        assert_eq!(store.logins.refresh(login, shown).await.unwrap(), want, "shown {shown}");
+    }
+    // Beginning once more changes nothing.
+    store.logins.begin(NewLogin { login_id: login, user_id: user(), begun: 1 }).await.unwrap();
+    assert_eq!(store.logins.refresh(login, 4).await.unwrap(), current(5));
+    assert_eq!(store.logins.refresh(new_id(), 0).await.unwrap(), Refreshed::Gone);
+}
+
+/// AP-24, twenty at once.
+pub async fn refreshing_at_once_is_one_step(store: &Store) {
+    let user_id = user();
+    let login = login(store, user_id).await;
+    let refreshed = together((0..20).map(|_| {
+        let logins = store.logins.clone();
+        async move { logins.refresh(login, 0).await.unwrap() }
+    }))
+    .await;
+    assert!(
+        refreshed.iter().all(|refreshed| *refreshed == Refreshed::Current { user_id, begun: 100, generation: 1 }),
+        "{refreshed:?}"
+    );
+    assert_eq!(store.logins.refresh(login, 1).await.unwrap(), Refreshed::Current { user_id, begun: 100, generation: 2 });
+}
+
+/// AP-25, AP-26: a login ends for its tokens and for its refreshing, with the event of it; others go on.
+pub async fn what_is_revoked_has_ended(store: &Store) {
+    let (ada, bob) = (user(), user());
+    let (one, two, his) = (login(store, ada).await, login(store, ada).await, login(store, bob).await);
+    let ids = store.ids.clone();
+    let tell = |user| -> Tell<Revoked> {
+        let ids = ids.clone();
+        Arc::new(move |what| vec![Event::revoked(EventId::new(ids.next()), user, *what)])
+    };
+    let ended = async |user, id, issued_at| store.logins.is_revoked(user, Login::new(id, issued_at)).await.unwrap();
+    assert!(!ended(ada, one, 200).await);
+    for _ in 0..2 {
+        let events = store.logins.revoke(ada, Revoked::Login(one), tell(ada)).await.unwrap();
+        assert_eq!(events.iter().map(Event::revokes).collect::<Vec<_>>(), [Some(Revoked::Login(one))]);
+    }
+    assert!(ended(ada, one, 200).await && ended(ada, one, 999).await);
+    assert!(!ended(ada, two, 200).await && !ended(bob, one, 200).await && !ended(ada, Uuid::nil(), 200).await);
+    assert_eq!(store.logins.refresh(one, 0).await.unwrap(), Refreshed::Gone);
+
+    // Nobody ends the login of another one.
+    store.logins.revoke(bob, Revoked::Login(two), tell(bob)).await.unwrap();
+    assert_eq!(store.logins.refresh(two, 0).await.unwrap(), Refreshed::Current { user_id: ada, begun: 100, generation: 1 });
+
+    // All until a second: what came later is good, and a login that began before cannot be refreshed.
+    store.logins.revoke(ada, Revoked::IssuedBy(200), tell(ada)).await.unwrap();
+    assert!(ended(ada, two, 200).await && ended(ada, Uuid::nil(), 199).await);
+    assert!(!ended(ada, two, 201).await && !ended(bob, his, 100).await);
+    assert!(ended(ada, one, 999).await, "a login that was ended before stays so");
+    assert_eq!(store.logins.refresh(two, 1).await.unwrap(), Refreshed::Gone);
+    assert_eq!(store.logins.refresh(his, 0).await.unwrap(), Refreshed::Current { user_id: bob, begun: 100, generation: 1 });
+}
+
+/// AP-25: whatever is ended after all logins were, by a clock that lags or by a name that is none, all of them stay ended.
+pub async fn what_has_ended_is_not_brought_back(store: &Store) {
+    let ada = user();
+    let one = login(store, ada).await;
+    let silent = || -> Tell<Revoked> { Arc::new(|_| Vec::new()) };
+    for what in [Revoked::IssuedBy(200), Revoked::IssuedBy(150), Revoked::Login(Uuid::nil()), Revoked::Login(new_id())] {
+        store.logins.revoke(ada, what, silent()).await.unwrap();
+        for (issued_at, ended) in [(150, true), (200, true), (201, false)] {
+            let login = Login::new(new_id(), issued_at);
+            assert_eq!(store.logins.is_revoked(ada, login).await.unwrap(), ended, "{issued_at} after {what:?}");
+        }
+    }
+    assert_eq!(store.logins.refresh(one, 0).await.unwrap(), Refreshed::Gone);
 }
 
 /// Every kind of change: when it is acknowledged, its events are in the log, in order, and the head is the last of them.

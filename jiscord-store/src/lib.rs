@@ -15,7 +15,7 @@ mod ticks;
 pub use self::{
     error::{Error, Result},
     repository::{
-        Account, Channels, Created, Guilds, Members, Messages, NewChannel, NewGuild, NewMessage, NewUser, Removed, Store, Tell,
-        Users,
+        Account, Channels, Created, Guilds, Logins, Members, Messages, NewChannel, NewGuild, NewLogin, NewMessage, NewUser,
+        NoLogins, Refreshed, Removed, Store, Tell, Users,
     },
 };

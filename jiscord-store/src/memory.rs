@@ -6,12 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use jiscord_core::{
     ChannelId, Event, GuildId, MessageId, Position, UserId,
-    backend::Membership,
+    backend::{Login, Membership, Revoked},
     event::{EventLog, Logged},
     fault,
     id::Worker,
@@ -27,7 +28,8 @@ use crate::{
     draft::{self, NONCE_KEPT_MICROS, guarded},
     error::{Error, Result},
     repository::{
-        Account, Channels, Created, Guilds, Members, Messages, NewChannel, NewGuild, NewMessage, NewUser, Removed, Tell, Users,
+        Account, Channels, Created, Guilds, LOGIN_KEPT, Logins, Members, Messages, NewChannel, NewGuild, NewLogin, NewMessage,
+        NewUser, REVOCATION_KEPT, Refreshed, Removed, Tell, Users,
     },
     ticks::Ticks,
 };
@@ -58,9 +60,22 @@ struct Kept {
     guilds_by_user: HashMap<UserId, BTreeSet<GuildId>>,
     channels: HashMap<ChannelId, Channel>,
     channels_by_guild: HashMap<GuildId, Vec<ChannelId>>,
+    logins: HashMap<Uuid, KeptLogin>,
+    /// With the microsecond from which each is forgotten.
+    revoked: HashMap<UserId, Vec<(Revoked, u64)>>,
     events: VecDeque<Logged>,
     floor: Position,
     ticks: Ticks,
+}
+
+#[derive(Clone)]
+struct KeptLogin {
+    user_id: UserId,
+    begun: u64,
+    generation: u64,
+    /// Microseconds, as all times of a store.
+    rotated: u64,
+    expires: u64,
 }
 
 struct Claim {
@@ -298,6 +313,72 @@ impl Channels for MemoryStore {
         draft::sort_by_creation(&mut channels);
         Ok(channels)
     }
+}
+
+#[async_trait]
+impl Logins for MemoryStore {
+    async fn begin(&self, new: NewLogin) -> Result<()> {
+        let now = self.clock.now_micros();
+        let mut kept = self.kept();
+        kept.logins.retain(|_, login| login.expires > now);
+        kept.logins.entry(new.login_id).or_insert(KeptLogin {
+            user_id: new.user_id,
+            begun: new.begun,
+            generation: 0,
+            rotated: now,
+            expires: now.saturating_add(micros(LOGIN_KEPT)),
+        });
+        Ok(())
+    }
+
+    async fn refresh(&self, id: Uuid, generation: u64) -> Result<Refreshed> {
+        let now = self.clock.now_micros();
+        let mut kept = self.kept();
+        let Some(login) = kept.logins.get(&id).filter(|login| login.expires > now).cloned() else { return Ok(Refreshed::Gone) };
+        if kept.is_revoked(login.user_id, Login::new(id, login.begun), now) {
+            return Ok(Refreshed::Gone);
+        }
+        let rotated = Duration::from_micros(now.saturating_sub(login.rotated));
+        let refreshed = Refreshed::of(login.user_id, login.begun, login.generation, rotated, generation);
+        if let Refreshed::Current { generation, .. } = refreshed
+            && generation > login.generation
+        {
+            let expires = now.saturating_add(micros(LOGIN_KEPT));
+            kept.logins.insert(id, KeptLogin { generation, rotated: now, expires, ..login });
+        }
+        Ok(refreshed)
+    }
+
+    async fn revoke(&self, user: UserId, what: Revoked, tell: Tell<Revoked>) -> Result<Vec<Event>> {
+        let now = self.clock.now_micros();
+        let mut kept = self.kept();
+        let events = told(&tell, &what)?;
+        let revoked = kept.revoked.entry(user).or_default();
+        revoked.retain(|(_, expires)| *expires > now);
+        revoked.push((what, now.saturating_add(micros(REVOCATION_KEPT))));
+        if let Revoked::Login(id) = what
+            && kept.logins.get(&id).is_some_and(|login| login.user_id == user)
+        {
+            kept.logins.remove(&id);
+        }
+        self.log(&mut kept, &events);
+        Ok(events)
+    }
+
+    async fn is_revoked(&self, user: UserId, login: Login) -> Result<bool> {
+        Ok(self.kept().is_revoked(user, login, self.clock.now_micros()))
+    }
+}
+
+impl Kept {
+    fn is_revoked(&self, user: UserId, login: Login, now: u64) -> bool {
+        let revoked = self.revoked.get(&user);
+        revoked.is_some_and(|revoked| revoked.iter().any(|(what, expires)| *expires > now && what.covers(&login)))
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[async_trait]

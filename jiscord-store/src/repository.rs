@@ -4,17 +4,18 @@
 //! ([`Tell`]): the store fixes ids, times and `rev`, asks the closure what to tell about the final row, and keeps row and
 //! events in one write. All methods are safe to repeat.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiscord_core::{
     ChannelId, Event, GuildId, MessageId, UserId,
-    backend::Membership,
+    backend::{Login, Membership, Revoked},
     event::EventLog,
     mint::IdSource,
     model::{Channel, Guild, Member, Message, Rev, User, Visibility},
     text::{Content, Email, Name, Nonce, Username},
 };
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
@@ -208,6 +209,93 @@ pub trait Channels: Send + Sync {
     async fn of_guild(&self, guild: GuildId) -> Result<Vec<Channel>>;
 }
 
+/// A login that can be refreshed begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewLogin {
+    /// A random one.
+    pub login_id: Uuid,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// When, in Unix seconds.
+    pub begun: u64,
+}
+
+/// What became of a refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The login goes on.
+    Current {
+        /// Whose it is.
+        user_id: UserId,
+        /// When it began, in Unix seconds.
+        begun: u64,
+        /// The generation that is valid now.
+        generation: u64,
+    },
+    /// An old generation was shown: somebody has a copy.
+    Replayed {
+        /// Whose it is.
+        user_id: UserId,
+    },
+    /// The login has ended, or never was.
+    Gone,
+}
+
+impl Refreshed {
+    /// What becomes of a login of which this generation is shown. Each is good once: after it the next one is. The one before is
+    /// good for [`SHOWN_AGAIN`] more, and leads to the same: two pages may ask at once, or an answer may be lost.
+    pub fn of(user_id: UserId, begun: u64, valid: u64, rotated: Duration, shown: u64) -> Self {
+        if shown == valid {
+            Self::Current { user_id, begun, generation: valid + 1 }
+        } else if shown.checked_add(1) == Some(valid) && rotated <= SHOWN_AGAIN {
+            Self::Current { user_id, begun, generation: valid }
+        } else if shown < valid {
+            Self::Replayed { user_id }
+        } else {
+            Self::Gone
+        }
+    }
+}
+
+/// How long the generation before the valid one is good.
+pub const SHOWN_AGAIN: Duration = Duration::from_secs(60);
+/// How long a login lives that is not refreshed.
+pub const LOGIN_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long a revocation is kept: longer than any token is good, and than a login lives that it ended, as that is not refreshed any
+/// more; clocks that differ included.
+pub const REVOCATION_KEPT: Duration = Duration::from_secs(LOGIN_KEPT.as_secs() + 60 * 60);
+
+/// Logins that outlive their tokens, and what was revoked. An embedder with sessions of its own leaves all of it.
+#[async_trait]
+pub trait Logins: Send + Sync {
+    /// AP-23: begins a login, whose valid generation is 0.
+    async fn begin(&self, _new: NewLogin) -> Result<()> {
+        Err(Error::Unsupported("logins that can be refreshed"))
+    }
+
+    /// AP-24: goes on with a login of which this generation is shown ([`Refreshed::of`]), unless it was revoked.
+    async fn refresh(&self, _login: Uuid, _generation: u64) -> Result<Refreshed> {
+        Err(Error::Unsupported("logins that can be refreshed"))
+    }
+
+    /// AP-25: ends a login, or all of a user until a second, and returns the events of it. What has ended stays so, whatever else
+    /// is ended later.
+    async fn revoke(&self, _user: UserId, _what: Revoked, _tell: Tell<Revoked>) -> Result<Vec<Event>> {
+        Err(Error::Unsupported("revoking logins"))
+    }
+
+    /// AP-26: whether a token's login has ended. The question of every call with a token.
+    async fn is_revoked(&self, _user: UserId, _login: Login) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+/// No login can be refreshed or revoked: for whoever has sessions of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLogins;
+
+impl Logins for NoLogins {}
+
 /// A store: one repository an entity, and the log in which their changes tell what they cause. Each part may come from
 /// elsewhere, such as an embedder's own users.
 #[derive(Clone)]
@@ -222,6 +310,8 @@ pub struct Store {
     pub members: Arc<dyn Members>,
     /// Channels.
     pub channels: Arc<dyn Channels>,
+    /// Logins and what was revoked.
+    pub logins: Arc<dyn Logins>,
     /// The log of events.
     pub events: Arc<dyn EventLog>,
     /// Ids for events that create nothing.
@@ -232,7 +322,7 @@ impl Store {
     /// All parts from one place.
     pub fn of<S>(store: Arc<S>) -> Self
     where
-        S: Users + Messages + Guilds + Members + Channels + EventLog + IdSource + 'static,
+        S: Users + Messages + Guilds + Members + Channels + Logins + EventLog + IdSource + 'static,
     {
         Self {
             users: store.clone(),
@@ -240,8 +330,33 @@ impl Store {
             guilds: store.clone(),
             members: store.clone(),
             channels: store.clone(),
+            logins: store.clone(),
             events: store.clone(),
             ids: store,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_good_once_and_the_one_before_it_for_a_while() {
+        let user_id = UserId::new(Uuid::from_u128(7));
+        let current = |generation| Refreshed::Current { user_id, begun: 100, generation };
+        let replayed = Refreshed::Replayed { user_id };
+        for (valid, seconds, shown, want) in [
+            (0, 0, 0, current(1)),
+            (5, 9_999, 5, current(6)),
+            (5, 60, 4, current(5)),
+            (5, 61, 4, replayed),
+            (5, 0, 3, replayed),
+            (5, 0, 6, Refreshed::Gone),
+            (5, 0, u64::MAX, Refreshed::Gone),
+        ] {
+            let rotated = Duration::from_secs(seconds);
+            assert_eq!(Refreshed::of(user_id, 100, valid, rotated, shown), want, "{shown} of {valid}, {seconds} s after");
         }
     }
 }

@@ -279,7 +279,7 @@ fn links_are_not_followed() {
 #[test]
 fn migrations_run_once() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(SqliteStore::migrate(folder.path()).unwrap(), ["start"]);
+    assert_eq!(SqliteStore::migrate(folder.path()).unwrap(), ["start", "logins"]);
     assert!(SqliteStore::migrate(folder.path()).unwrap().is_empty());
     SqliteStore::open(folder.path(), Options::default()).unwrap();
 }
@@ -289,8 +289,8 @@ fn a_database_that_is_not_ours_is_refused() {
     let cases = [
         ("UPDATE migrations SET checksum = x'00'", "migration 1 (start) is not the one that the database was made with"),
         (
-            "INSERT INTO migrations VALUES (2, 'from the future', x'00', 0)",
-            "the database is of a newer Jiscord: its schema has version 2, and this one knows 1",
+            "INSERT INTO migrations VALUES (3, 'from the future', x'00', 0)",
+            "the database is of a newer Jiscord: its schema has version 3, and this one knows 2",
         ),
         ("PRAGMA application_id = 7", "jiscord.db is not a database of Jiscord"),
     ];

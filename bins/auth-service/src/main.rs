@@ -32,7 +32,8 @@ async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = service::http_settings(&config, service_token)?;
     let passwords = Passwords::new(Cost::default(), &settings.limits);
     let tokens = Arc::new(service::tokens(jwt_secret)?);
-    let accounts = Arc::new(Accounts::new(Arc::new(users.clone()), passwords, tokens, &settings.limits));
+    let accounts = Accounts::new(Arc::new(users.clone()), passwords, tokens, &settings.limits);
+    let accounts = Arc::new(accounts.with_logins(Arc::new(users.clone())));
     let ready = move || {
         let users = users.clone();
         async move { users.ready().await }

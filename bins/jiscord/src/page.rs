@@ -81,7 +81,10 @@ fn file(name: &str, headers: &HeaderMap) -> Option<Response> {
         (VARY, HeaderValue::from_static("accept-encoding")),
         (ETAG, HeaderValue::try_from(tag).ok()?),
     ];
-    answer.headers_mut().extend(headers);
+    // `extend` would keep the media type that bytes have by themselves beside ours.
+    for (name, value) in headers {
+        answer.headers_mut().insert(name, value);
+    }
     Some(answer)
 }
 

@@ -58,9 +58,10 @@ impl Server {
         let settings = service::http_settings(config, &service_token)?;
         let limits = settings.limits.clone();
         let passwords = Passwords::new(Cost::default(), &limits);
-        let accounts = Arc::new(Accounts::new(store.users.clone(), passwords, tokens.clone(), &limits));
+        let accounts = Accounts::new(store.users.clone(), passwords, tokens.clone(), &limits);
         let chat =
             Chat::new(store, tokens, bus.clone()).with_default_visibility(config.default_guild_visibility).with_limits(limits);
+        let accounts = Arc::new(accounts.with_logins(Arc::new(chat.clone())));
         let gateway = Gateway::with_claims(Arc::new(chat.clone()), bus, claims, service::gateway_settings(config));
 
         let ready = {

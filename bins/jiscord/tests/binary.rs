@@ -430,6 +430,7 @@ fn the_page_is_the_web_app_or_says_how_to_chat() {
     let script = page.split('"').find(|part| part.starts_with("/assets/") && part.ends_with(".js")).unwrap();
     let answer = server.ask(&format!("GET {script}"));
     assert!(answer.starts_with("HTTP/1.1 200") && header(&answer, "content-type").starts_with("text/javascript"), "{script}");
+    assert_eq!(answer.matches("\r\ncontent-type:").count(), 1, "{answer}");
     assert!(header(&answer, "cache-control").contains("immutable"));
     for none in ["/assets/none.js", &format!("{script}.br"), "/assets/", "/../Cargo.toml"] {
         assert!(server.ask(&format!("GET {none}")).starts_with("HTTP/1.1 404"), "{none}");

@@ -1,4 +1,4 @@
-//! auth-service: register, login, and whose a token is.
+//! auth-service: register, login, refresh, logout, and whose a token is.
 
 use std::sync::Arc;
 
@@ -7,23 +7,28 @@ use axum::{
     extract::{FromRef, FromRequest, Request, State},
     http::StatusCode,
     middleware::{Next, from_fn_with_state},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 use jiscord_core::{
+    Code, Fault,
     backend::{Identity, TokenVerifier},
-    http::{LoggedIn, RegisterBody, Registered, UserRow, Verified},
+    http::{ClientAddr, LoggedIn, RegisterBody, Registered, UserRow, Verified},
+    text::Email,
 };
 use serde::Deserialize;
 
-use super::{Access, Answer, Body, Settings, alive, authorization, count_address, finish, health, unauthorized};
-use crate::{accounts::Accounts, limits::Limiter};
+use super::{
+    Access, Answer, Body, Failed, MaybeBody, Settings, alive, authorization, cookie, count_address, finish, health, unauthorized,
+};
+use crate::{accounts::Accounts, guesses::Guesses, limits::Limiter};
 
 #[derive(Clone)]
 struct App {
     accounts: Arc<Accounts>,
     callers: Arc<Limiter>,
     logins: Arc<Limiter>,
+    guesses: Arc<Guesses>,
     settings: Arc<Settings>,
 }
 
@@ -42,15 +47,18 @@ routes! {
     POST "/login" Open => login;
     GET "/me" Credentials => me;
     POST "/verify-token" Credentials => verify_token;
+    POST "/refresh" Open => refresh;
+    POST "/logout" Open => logout;
 }
 
 /// The router of auth-service. Rate limits by address work where the host puts
-/// [`ClientAddr`](jiscord_core::http::ClientAddr) into requests.
+/// [`ClientAddr`] into requests.
 pub fn router(accounts: Arc<Accounts>, settings: Settings) -> Router {
     let limits = &settings.limits;
     let callers = Arc::new(Limiter::new(limits.caller, limits.rate_keys));
     let logins = Arc::new(Limiter::new(limits.login, limits.rate_keys));
-    let app = App { accounts, callers, logins, settings: Arc::new(settings) };
+    let guesses = Guesses::new(limits);
+    let app = App { accounts, callers, logins, guesses, settings: Arc::new(settings) };
     finish(routes(&app), app)
 }
 
@@ -95,12 +103,82 @@ struct Login {
     email: Option<String>,
     #[serde(default)]
     password: Option<String>,
+    /// For a page: with the cookie that `/refresh` and `/logout` read.
+    #[serde(default)]
+    remember: bool,
 }
 
-async fn login(State(app): State<App>, request: Request) -> Answer<Json<LoggedIn>> {
+async fn login(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.logins, request.extensions().get())?;
+    let headers = request.headers().clone();
+    let from = request.extensions().get().map(|ClientAddr(addr)| *addr);
     let Body(body) = Body::<Login>::from_request(request, &app).await?;
-    Ok(Json(app.accounts.login(body.email.as_deref(), body.password.as_deref()).await?))
+    // What is no address is nobody's, and cannot be guessed.
+    let email = body.email.as_deref().and_then(|text| Email::new(text).ok());
+    let guess = email.map(|email| app.guesses.begin(&email, from)).transpose()?;
+    let answer = log_in(&app, &body).await;
+    match (guess, &answer) {
+        (Some(guess), Ok(_)) => guess.succeeded(),
+        (Some(guess), Err(fault)) if fault.code == Code::UNAUTHORIZED => guess.failed(),
+        _ => {}
+    }
+    let (answer, token) = answer?;
+    match token {
+        Some(token) => Ok((cookie::keep(&headers, &token)?, Json(answer)).into_response()),
+        None => Ok(Json(answer).into_response()),
+    }
+}
+
+async fn log_in(app: &App, body: &Login) -> Result<(LoggedIn, Option<String>), Fault> {
+    let (email, password) = (body.email.as_deref(), body.password.as_deref());
+    if !body.remember {
+        return Ok((app.accounts.login(email, password).await?, None));
+    }
+    let (answer, token) = app.accounts.login_remembered(email, password).await?;
+    Ok((answer, Some(token)))
+}
+
+/// A body of which nothing is wanted.
+#[derive(Default, Deserialize)]
+struct Nothing {}
+
+/// A new token for a page that has lost the one it had. Nothing but the cookie is asked for.
+async fn refresh(State(app): State<App>, request: Request) -> Answer<Response> {
+    count_address(&app.callers, request.extensions().get())?;
+    let headers = request.headers().clone();
+    let MaybeBody(Nothing {}) = MaybeBody::from_request(request, &app).await?;
+    let token = cookie::read(&headers, &app.settings)?.token().ok_or_else(unauthorized)?;
+    match app.accounts.refresh(token).await {
+        Ok((answer, token)) => Ok((cookie::keep(&headers, &token)?, Json(answer)).into_response()),
+        // It will never be good again.
+        Err(fault) if fault.code == Code::UNAUTHORIZED => Ok((cookie::forget(&headers)?, Failed(fault)).into_response()),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Logout {
+    /// All logins of the user, not only this one.
+    #[serde(default)]
+    everywhere: bool,
+}
+
+/// Ends the login of the token, or of the cookie, or both. One that has ended already is no error.
+async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
+    count_address(&app.callers, request.extensions().get())?;
+    let headers = request.headers().clone();
+    let MaybeBody(body) = MaybeBody::<Logout>::from_request(request, &app).await?;
+    let shown = cookie::read(&headers, &app.settings)?;
+    let who = match authorization(&headers)? {
+        Some((scheme, token)) if scheme == "bearer" => match app.accounts.verify_token(token).await {
+            Ok(who) => Some(who),
+            Err(fault) if fault.code == Code::UNAUTHORIZED => None,
+            Err(fault) => return Err(fault.into()),
+        },
+        _ => None,
+    };
+    app.accounts.logout(who.as_ref(), &shown.all(), body.everywhere).await?;
+    Ok((StatusCode::NO_CONTENT, cookie::forget(&headers)?).into_response())
 }
 
 async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answer<Json<UserRow>> {
@@ -108,5 +186,5 @@ async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answ
 }
 
 async fn verify_token(Extension(who): Extension<Identity>) -> Json<Verified> {
-    Json(Verified { sub: who.user_id, username: who.username })
+    Json(Verified { sub: who.user_id, username: who.username, login: who.login })
 }

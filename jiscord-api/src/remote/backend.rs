@@ -85,8 +85,12 @@ impl TokenVerifier for RemoteBackend {
             Some(fault) if status.is_server_error() => away().because(fault),
             _ => self.auth.misfit(status),
         };
-        let Verified { sub, username } = self.auth.call(Kind::Read, request, refused).await?;
-        Ok(Identity::new(sub, username))
+        let Verified { sub, username, login } = self.auth.call(Kind::Read, request, refused).await?;
+        let who = Identity::new(sub, username);
+        Ok(match login {
+            Some(login) => who.with_login(login),
+            None => who,
+        })
     }
 }
 

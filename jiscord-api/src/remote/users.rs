@@ -5,15 +5,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiscord_core::{
     Code, Fault, UserId,
+    backend::{Login, Revoked},
     fault::Result,
-    http::{AccountRow, CreateUserBody, UserRow},
+    http::{AccountRow, BeginLoginBody, CreateUserBody, RefreshLoginBody, RefreshedRow, RevokedRow, UserRow},
     text::Email,
 };
-use jiscord_store::{Account, Error, NewUser, Users};
+use jiscord_store::{Account, Error, NewLogin, NewUser, Refreshed, Users};
 use reqwest::{Method, RequestBuilder};
-use serde::de::DeserializeOwned;
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
+use uuid::Uuid;
 
 use super::call::{Kind, Service, SetupError};
+use crate::accounts::Logins;
 
 /// data-service's users, for [`Accounts`](crate::Accounts) in another process. Cheap to clone: connections are shared.
 #[derive(Clone, Debug)]
@@ -77,6 +83,46 @@ impl Users for RemoteUsers {
 
     async fn by_email(&self, email: &Email) -> Result<Option<Account>, Error> {
         self.find(&["users", "email", email.as_str()]).await
+    }
+}
+
+#[async_trait]
+impl Logins for RemoteUsers {
+    async fn begin_login(&self, new: NewLogin) -> Result<()> {
+        let NewLogin { login_id, user_id, begun } = new;
+        let body = BeginLoginBody { login_id, user_id, begun };
+        self.done(&["internal", "logins"], &body).await
+    }
+
+    async fn refresh_login(&self, login: Uuid, generation: u64) -> Result<Refreshed> {
+        let (login, body) = (login.to_string(), RefreshLoginBody { generation });
+        let path = ["internal", "logins", &login, "refresh"];
+        // Shown once more, a generation leads to the same.
+        let row = self.call(Kind::Repeatable, || self.data.request(Method::POST, &path, None).json(&body)).await?;
+        Ok(match row {
+            RefreshedRow::Current { user_id, begun, generation } => Refreshed::Current { user_id, begun, generation },
+            RefreshedRow::Replayed { user_id } => Refreshed::Replayed { user_id },
+            RefreshedRow::Gone => Refreshed::Gone,
+        })
+    }
+
+    async fn revoke_login(&self, user: UserId, what: Revoked) -> Result<()> {
+        self.done(&["internal", "users", &user.to_string(), "revocations"], &what).await
+    }
+
+    async fn is_login_revoked(&self, user: UserId, login: Login) -> Result<bool> {
+        let user = user.to_string();
+        let path = ["internal", "users", &user, "revocations"];
+        let row: RevokedRow = self.call(Kind::Read, || self.data.request(Method::GET, &path, None).query(&login)).await?;
+        Ok(row.revoked)
+    }
+}
+
+impl RemoteUsers {
+    /// A call that may be made twice, and is answered with nothing.
+    async fn done(&self, path: &[&str], body: &(impl Serialize + Sync)) -> Result<()> {
+        let request = || self.data.request(Method::POST, path, None).json(body);
+        self.call::<Option<IgnoredAny>>(Kind::Repeatable, request).await.map(drop)
     }
 }
 

@@ -38,9 +38,15 @@ impl Scene {
         let path = route.path.replace("{guild_id}", &self.guild.to_string());
         let path = path.replace("{channel_id}", &self.channel.to_string());
         let path = path.replace("{user_id}", &self.member.id.to_string()).replace("{email}", "member@example.com");
-        let call = self.site.data(&format!("{} {path}", route.method));
+        let login = self.channel.to_string();
+        let path = path.replace("{login_id}", &login);
+        let query = if route.path.ends_with("/revocations") { format!("?id={login}&issued_at=1") } else { String::new() };
+        let call = self.site.data(&format!("{} {path}{query}", route.method));
         match (route.method, route.path) {
             ("POST", "/users") => call.json(json!({ "username": "New", "email": "new@example.com", "password_hash": "x" })),
+            ("POST", "/internal/users/{user_id}/revocations") => call.json(json!({ "login": login })),
+            ("POST", "/internal/logins") => call.json(json!({ "login_id": login, "user_id": self.member.id, "begun": 1 })),
+            ("POST", "/internal/logins/{login_id}/refresh") => call.json(json!({ "generation": 0 })),
             ("POST", "/channels/{channel_id}/messages") => call.json(json!({ "content": "hi" })),
             ("POST", "/guilds" | "/guilds/{guild_id}/channels") => call.json(json!({ "name": "a name" })),
             _ => call,
@@ -64,7 +70,7 @@ impl Scene {
 
 /// Each route, and the status for nobody, a stranger, a member, the owner, a service, a service for the member, a trusted
 /// caller, and a trusted caller for the member.
-const MATRIX: [(&str, &str, [u16; 8]); 16] = [
+const MATRIX: [(&str, &str, [u16; 8]); 20] = [
     ("POST", "/users", [401, 403, 403, 403, 201, 201, 201, 201]),
     ("GET", "/users/{user_id}", [401, 200, 200, 200, 200, 200, 200, 200]),
     ("GET", "/users/email/{email}", [401, 403, 403, 403, 200, 200, 200, 200]),
@@ -80,6 +86,10 @@ const MATRIX: [(&str, &str, [u16; 8]); 16] = [
     ("GET", "/internal/health", [401, 403, 403, 403, 200, 200, 401, 401]),
     ("GET", "/internal/users/{user_id}", [401, 403, 403, 403, 200, 200, 401, 401]),
     ("GET", "/internal/users/{user_id}/memberships", [401, 403, 403, 403, 200, 200, 401, 401]),
+    ("GET", "/internal/users/{user_id}/revocations", [401, 403, 403, 403, 200, 403, 401, 401]),
+    ("POST", "/internal/users/{user_id}/revocations", [401, 403, 403, 403, 200, 403, 401, 401]),
+    ("POST", "/internal/logins", [401, 403, 403, 403, 200, 403, 401, 401]),
+    ("POST", "/internal/logins/{login_id}/refresh", [401, 403, 403, 403, 200, 403, 401, 401]),
     ("GET", "/internal/guilds/{guild_id}", [401, 403, 403, 403, 200, 403, 401, 401]),
 ];
 
@@ -154,7 +164,10 @@ async fn without_credentials_there_is_nothing_but_health() {
             let reply = Call::new(router, &format!("GET {health}")).send().await;
             assert_eq!(reply.ok(200), json!({ "status": "ok" }));
         }
-        assert!(open.iter().all(|path| path.starts_with("/health") || ["/register", "/login"].contains(path)), "{open:?}");
+        assert!(
+            open.iter().all(|path| path.starts_with("/health") || ["/register", "/login", "/refresh", "/logout"].contains(path)),
+            "{open:?}"
+        );
     }
 }
 

@@ -6,6 +6,7 @@ mod access;
 mod auth;
 mod data;
 mod errors;
+mod logins;
 mod relay;
 mod remote;
 mod site;

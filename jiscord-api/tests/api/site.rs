@@ -114,11 +114,17 @@ impl Site {
     }
 
     pub(crate) fn with(settings: Settings) -> Self {
-        let store = MemoryStore::new(Arc::new(SystemClock));
-        let (jwt, heard) = (Arc::new(Jwt::new(SECRET).unwrap()), Arc::new(Heard::default()));
+        Self::at(Arc::new(SystemClock), settings)
+    }
+
+    /// With another clock.
+    pub(crate) fn at(clock: Arc<dyn Clock>, settings: Settings) -> Self {
+        let store = MemoryStore::new(clock.clone());
+        let (jwt, heard) = (Arc::new(Jwt::new(SECRET).unwrap().with_clock(clock)), Arc::new(Heard::default()));
         let limits = &settings.limits;
-        let accounts = Arc::new(Accounts::new(store.clone(), passwords(limits), jwt.clone(), limits));
+        let accounts = Accounts::new(store.clone(), passwords(limits), jwt.clone(), limits);
         let chat = Chat::new(Store::of(store.clone()), jwt.clone(), heard.clone()).with_limits(limits.clone());
+        let accounts = Arc::new(accounts.with_logins(Arc::new(chat.clone())));
         let auth = http::auth::router(accounts.clone(), settings.clone());
         let data = http::data::router(chat.clone(), settings);
         Self { store, heard, jwt, accounts, chat, auth, data }

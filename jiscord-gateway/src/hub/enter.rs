@@ -136,7 +136,8 @@ impl Hub {
     /// Makes a session of a socket: claims its place, loads its guilds, says READY, or what was missed and RESUMED.
     pub(crate) async fn enter(self: &Arc<Self>, key: Key, who: Entrant<'_>) -> Result<Seat, Refused> {
         let _turn = self.turn().await?;
-        let user = self.ask(self.backend.verify_token(who.token)).await?.user_id;
+        let identity = self.ask(self.backend.verify_token(who.token)).await?;
+        let user = identity.user_id;
         let actor = Actor::User(user);
         let profile = match self.ask(self.backend.user(actor, user)).await {
             // The token is good, but its user is gone.
@@ -154,7 +155,8 @@ impl Hub {
         let Some(claimed) = self.ask(claim).await? else { return Err(CloseCode::ResumeRefused.into()) };
         let stage = Stage::Entering(Vec::new());
         let (end, heard) = (who.end.clone(), who.heard.clone());
-        let session = Session { user, device: who.device.clone(), id, fence: claimed.fence, end, heard, stage };
+        let (token, login, device) = (who.token.into(), identity.login, who.device.clone());
+        let session = Session { user, token, login, device, id, fence: claimed.fence, end, heard, stage };
         {
             let mut state = self.lock();
             for over in &claimed.evicted {
@@ -167,6 +169,9 @@ impl Hub {
         let seat = Seat { hub: self.clone(), key, user, topic };
         // An eviction by a claim that was made meanwhile elsewhere may have been heard before there was a seat to lose.
         self.refresh(Some(user)).await?;
+        // So may have been that the login was revoked. From here on it is heard.
+        self.reach(seat.topic.from).await?;
+        self.ask(self.backend.verify_token(who.token)).await?;
 
         // The line keeps what happens to this user's memberships from here on, so what is loaded now cannot be outdated
         // without notice.

@@ -14,6 +14,7 @@ use jiscord_core::{
     model::Rev,
 };
 use rand::seq::SliceRandom;
+use secrecy::ExposeSecret;
 use tokio::{sync::mpsc, time::sleep, time::timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -107,6 +108,21 @@ impl Hub {
     }
 
     async fn hear(self: &Arc<Self>, event: Event, p: Option<Position>, ahead: &mut Ahead) {
+        if event.is_internal() {
+            let mut state = self.lock();
+            self.reached(&mut state, p.unwrap_or_default());
+            match event.revokes() {
+                Some(what) => {
+                    for topic in &event.topics {
+                        if let Topic::User(user) = topic {
+                            state.revoke(*user, what);
+                        }
+                    }
+                }
+                None => tracing::warn!(op = &*event.op, "an event of the gateways' own is not understood"),
+            }
+            return;
+        }
         let mut change = Change::of(&event);
         // Held until the event is told: his sessions hold the guild then.
         let mut _pin = None;
@@ -238,6 +254,7 @@ impl Hub {
                 state.detach(key, Some(CloseCode::TryLater));
             }
         }
+        self.verify_all().await;
         // The guilds are held until the sessions hold them. Letting go takes the lock, so it comes after it.
         let mut tries = 0;
         let (fresh, _pins) = loop {
@@ -316,6 +333,32 @@ impl Hub {
                 sleep(each).await;
             }
         });
+    }
+
+    /// Looks whether the logins of live sessions have been revoked meanwhile. What cannot be known now is asked until it can.
+    async fn verify_all(self: &Arc<Self>) {
+        let sessions: Vec<_> = {
+            let state = self.lock();
+            state.sessions.iter().map(|(key, session)| (*key, session.token.clone())).collect()
+        };
+        let verified = stream::iter(sessions).for_each_concurrent(LOADS, |(key, token)| async move {
+            let mut tries = 0;
+            let end = loop {
+                match self.ask(self.backend.verify_token(token.expose_secret())).await {
+                    Ok(_) => return,
+                    Err(error) if error.code == Code::UNAUTHORIZED => break CloseCode::BadToken,
+                    // When it comes back, it is verified.
+                    Err(error) if tries >= RELOADS && error.code != Code::UNAVAILABLE => {
+                        tracing::warn!(%error, "a session's token cannot be verified anew");
+                        break CloseCode::TryLater;
+                    }
+                    Err(_) => tries += 1,
+                }
+                sleep(RELOAD).await;
+            };
+            self.lock().detach(key, Some(end));
+        });
+        verified.await;
     }
 
     async fn load_all(self: &Arc<Self>) -> (Fresh, Vec<Pin>) {

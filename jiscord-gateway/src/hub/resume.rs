@@ -72,7 +72,7 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
         }
     }
     let mut texts = Vec::new();
-    for (Logged { p, event }, change) in events.iter().zip(&changes) {
+    for (Logged { p, event }, change) in events.iter().zip(&changes).filter(|(logged, _)| !logged.event.is_internal()) {
         let text = match change {
             Some(Change::Join { guild, user: who, .. }) if *who == user => {
                 away.remove(guild);

@@ -12,10 +12,12 @@ use std::{
 use jiscord_core::{ChannelId, GuildId, Placed, Position, ServerFrame, SessionId, Topic, UserId};
 use jiscord_core::{
     Event,
+    backend::{Login, Revoked},
     frame::CloseCode,
     model::{Channel, Rev},
     text::Device,
 };
+use secrecy::SecretString;
 use tokio::sync::mpsc;
 
 use super::Joined;
@@ -40,6 +42,9 @@ pub(super) struct State {
 
 pub(super) struct Session {
     pub(super) user: UserId,
+    /// What it came with; verified anew where its revocation may have been missed.
+    pub(super) token: SecretString,
+    pub(super) login: Option<Login>,
     pub(super) device: Option<Device>,
     pub(super) id: SessionId,
     pub(super) fence: u64,
@@ -174,6 +179,17 @@ impl State {
         let Some(key) = self.users.get(&user).and_then(|devices| devices.get(&over.device)).copied() else { return };
         if self.sessions.get(&key).is_some_and(|session| session.fence < over.fence) {
             self.detach(key, Some(CloseCode::Evicted));
+        }
+    }
+
+    /// Ends the sessions of a user's logins that are revoked.
+    pub(super) fn revoke(&mut self, user: UserId, what: Revoked) {
+        let covers = |key: &Key| {
+            let login = self.sessions.get(key).and_then(|session| session.login);
+            login.is_some_and(|login| what.covers(&login))
+        };
+        for key in self.keys(user).into_iter().filter(covers).collect::<Vec<_>>() {
+            self.detach(key, Some(CloseCode::BadToken));
         }
     }
 

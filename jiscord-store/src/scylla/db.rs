@@ -110,6 +110,15 @@ statements! {
     channel: Read "SELECT guild_id, channel_id, name, created_at, rev FROM channels_by_id WHERE channel_id = ?",
     channels: Read "SELECT guild_id, channel_id, name, created_at, rev FROM channels WHERE guild_id = ?",
 
+    begin_login: Lwt "INSERT INTO logins (login_id, user_id, begun, generation, rotated) VALUES (?, ?, ?, 0, ?)
+        IF NOT EXISTS USING TTL ?",
+    rotate_login: Lwt "UPDATE logins USING TTL ? SET user_id = ?, begun = ?, generation = ?, rotated = ? WHERE login_id = ?
+        IF generation = ?",
+    end_login: Lwt "DELETE FROM logins WHERE login_id = ? IF user_id = ?",
+    login_decided: Serial "SELECT user_id, begun, generation, rotated FROM logins WHERE login_id = ?",
+    insert_revocation: Write "INSERT INTO revocations (user_id, login_id, issued_by) VALUES (?, ?, ?) USING TTL ?",
+    revocations: Read "SELECT login_id, issued_by FROM revocations WHERE user_id = ? AND login_id IN (?, ?)",
+
     insert_event: Write "INSERT INTO event_journal (shard, minute, event_id, topics, op, channel, frame, nonce)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     event_nonce: Read "SELECT nonce FROM event_journal WHERE shard = ? AND minute = ? AND event_id = ?",

@@ -30,7 +30,8 @@ struct Migration {
 /// since a crash may come after any of them.
 const MIGRATIONS: &[Migration] = &[
     Migration { name: "start", cql: include_str!("migrations/0001_start.cql") },
-    Migration { name: "late nonces", cql: include_str!("migrations/0002_late_nonces.cql") },
+    Migration { name: "logins", cql: include_str!("migrations/0002_logins.cql") },
+    Migration { name: "late nonces", cql: include_str!("migrations/0003_late_nonces.cql") },
 ];
 
 /// Before all others, since it says which of them were applied. The lock is for one runner at a time.
@@ -263,7 +264,7 @@ mod tests {
             assert!(statements.iter().all(is_safe_to_repeat), "{statements:#?}");
         }
         assert_eq!(MIGRATIONS[0].statements().len(), 12);
-        let late = MIGRATIONS[1].statements();
+        let late = MIGRATIONS[2].statements();
         assert_eq!(
             late.iter().filter_map(|cql| added(cql)).collect::<Vec<_>>(),
             [("message_nonces", "published"), ("message_nonces", "replaced"), ("event_journal", "nonce"),]

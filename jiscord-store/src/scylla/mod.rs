@@ -415,6 +415,7 @@ impl ScyllaStore {
             guilds: self.clone(),
             members: self.clone(),
             channels: self.clone(),
+            logins: self.clone(),
             events,
             ids: self.clone(),
         }

@@ -1,15 +1,15 @@
 //! The repositories.
 
-use std::sync::PoisonError;
+use std::{sync::PoisonError, time::Duration};
 
 use async_trait::async_trait;
 use jiscord_core::{
     ChannelId, Event, GuildId, MessageId, Timestamp, UserId,
-    backend::Membership,
+    backend::{Login, Membership, Revoked},
     model::{Channel, Guild, Member, Message, Rev, Visibility},
     text::Email,
 };
-use scylla::value::CqlTimeuuid;
+use scylla::value::{CqlTimestamp, CqlTimeuuid, MaybeUnset};
 use uuid::Uuid;
 
 use super::{
@@ -23,7 +23,8 @@ use crate::{
     draft::{self, guarded},
     error::{Error, Result},
     repository::{
-        Account, Channels, Created, Guilds, Members, Messages, NewChannel, NewGuild, NewMessage, NewUser, Removed, Tell, Users,
+        Account, Channels, Created, Guilds, LOGIN_KEPT, Logins, Members, Messages, NewChannel, NewGuild, NewLogin, NewMessage,
+        NewUser, REVOCATION_KEPT, Refreshed, Removed, Tell, Users,
     },
 };
 
@@ -370,4 +371,94 @@ impl Channels for ScyllaStore {
         draft::sort_by_creation(&mut channels);
         Ok(channels)
     }
+}
+
+#[async_trait]
+impl Logins for ScyllaStore {
+    async fn begin(&self, new: NewLogin) -> Result<()> {
+        let NewLogin { login_id, user_id, begun } = new;
+        let values = (login_id, user_id.uuid(), bigint(begun), timestamp(self.clock.now()), seconds(LOGIN_KEPT));
+        match self.db.lwt(&self.db.statements.begin_login, values).await? {
+            // Not: by an earlier try.
+            Lwt::Applied | Lwt::Not => Ok(()),
+            Lwt::Unknown(source) => Err(Error::Unknown(source)),
+        }
+    }
+
+    async fn refresh(&self, id: Uuid, shown: u64) -> Result<Refreshed> {
+        let statements = &self.db.statements;
+        for _ in 0..TRIES {
+            let row = self.db.one::<(Uuid, i64, i64, CqlTimestamp)>(&statements.login_decided, (id,)).await?;
+            let Some((user, begun, valid, rotated)) = row else { return Ok(Refreshed::Gone) };
+            let (user_id, begun, valid) = (UserId::new(user), rows::rev(begun)?, rows::rev(valid)?);
+            if self.is_revoked(user_id, Login::new(id, begun)).await? {
+                return Ok(Refreshed::Gone);
+            }
+            let now = self.clock.now();
+            let ago = Duration::from_millis(u64::try_from(now.ms().saturating_sub(rotated.0)).unwrap_or(0));
+            let refreshed = Refreshed::of(user_id, begun, valid, ago, shown);
+            match refreshed {
+                Refreshed::Current { generation, .. } if generation > valid => {
+                    let values =
+                        (seconds(LOGIN_KEPT), user, bigint(begun), bigint(generation), timestamp(now), id, bigint(valid));
+                    // Otherwise somebody else did it, or nobody knows: what is shown leads to the same when it is looked at again.
+                    if matches!(self.db.lwt(&statements.rotate_login, values).await?, Lwt::Applied) {
+                        return Ok(refreshed);
+                    }
+                }
+                refreshed => return Ok(refreshed),
+            }
+        }
+        Err(Error::Unknown("a login is refreshed by many at once".into()))
+    }
+
+    async fn revoke(&self, user: UserId, what: Revoked, tell: Tell<Revoked>) -> Result<Vec<Event>> {
+        let events = told(&tell, &what)?;
+        let statements = &self.db.statements;
+        let (login, issued_by) = match what {
+            // Not null, which would take away what the nil login may say.
+            Revoked::Login(id) => (id, MaybeUnset::Unset),
+            Revoked::IssuedBy(second) => {
+                let nil = Login::new(Uuid::nil(), 0);
+                let before = self.revocations(user, nil).await?.into_iter().filter_map(|what| match what {
+                    Revoked::IssuedBy(second) => Some(second),
+                    Revoked::Login(_) => None,
+                });
+                (nil.id, MaybeUnset::Set(bigint(before.fold(second, u64::max))))
+            }
+        };
+        let mut write = Write::default();
+        write.add(&statements.insert_revocation, (user.uuid(), login, issued_by, seconds(REVOCATION_KEPT)));
+        self.keep(&mut write, &events)?;
+        self.db.write(self.rev_above(0), write).await?;
+        if let Revoked::Login(id) = what {
+            // The revocation is what counts, for as long as a token is good; without its row the login cannot be refreshed later.
+            if let Err(error) = self.db.lwt(&statements.end_login, (id, user.uuid())).await {
+                tracing::warn!(%error, "a revoked login's row is left until it expires");
+            }
+        }
+        Ok(events)
+    }
+
+    async fn is_revoked(&self, user: UserId, login: Login) -> Result<bool> {
+        Ok(self.revocations(user, login).await?.iter().any(|what| what.covers(&login)))
+    }
+}
+
+impl ScyllaStore {
+    /// That of this login, and that of all until a second.
+    async fn revocations(&self, user: UserId, login: Login) -> Result<Vec<Revoked>> {
+        let values = (user.uuid(), login.id, Uuid::nil());
+        let rows: Vec<(Uuid, Option<i64>)> = self.db.rows(&self.db.statements.revocations, values).await?;
+        let revoked = rows.into_iter().map(|(id, issued_by)| match issued_by {
+            Some(second) => Ok(Revoked::IssuedBy(rows::rev(second)?)),
+            None => Ok(Revoked::Login(id)),
+        });
+        revoked.collect()
+    }
+}
+
+/// CQL's TTLs are in seconds.
+fn seconds(time: Duration) -> i32 {
+    i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
 }

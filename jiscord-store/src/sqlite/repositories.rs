@@ -1,9 +1,11 @@
 //! The repositories, the log and the ids, on the writer and the readers.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiscord_core::{
     ChannelId, Event, GuildId, MessageId, Position, Timestamp, UserId,
-    backend::Membership,
+    backend::{Login, Membership, Revoked},
     event::{EventLog, Logged},
     fault,
     mint::IdSource,
@@ -18,7 +20,8 @@ use crate::{
     draft::{self, NONCE_KEPT_MICROS},
     error::{Error, Result},
     repository::{
-        Account, Channels, Created, Guilds, Members, Messages, NewChannel, NewGuild, NewMessage, NewUser, Removed, Tell, Users,
+        Account, Channels, Created, Guilds, LOGIN_KEPT, Logins, Members, Messages, NewChannel, NewGuild, NewLogin, NewMessage,
+        NewUser, REVOCATION_KEPT, Refreshed, Removed, Tell, Users,
     },
 };
 
@@ -333,6 +336,87 @@ impl Channels for SqliteStore {
             Ok(channels)
         })
         .await
+    }
+}
+
+fn is_revoked(db: &Connection, user: UserId, login: Login) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM revocations WHERE user_id = ?1 AND login_id = ?2)
+        OR EXISTS (SELECT 1 FROM revocations WHERE user_id = ?1 AND login_id = x'' AND issued_by >= ?3)";
+    db.prepare_cached(sql)?.query_row((user.uuid(), login.id, login.issued_at), |row| row.get(0))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[async_trait]
+impl Logins for SqliteStore {
+    async fn begin(&self, new: NewLogin) -> Result<()> {
+        self.write(move |write| {
+            let NewLogin { login_id, user_id, begun } = new;
+            write
+                .db
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO logins (login_id, user_id, begun, generation, rotated, expires)
+                     VALUES (?1, ?2, ?3, 0, ?4, ?5)",
+                )?
+                .execute((login_id, user_id.uuid(), begun, write.now, write.now.saturating_add(micros(LOGIN_KEPT))))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn refresh(&self, id: Uuid, shown: u64) -> Result<Refreshed> {
+        self.write(move |write| {
+            let sql = "SELECT user_id, begun, generation, rotated FROM logins WHERE login_id = ?1 AND expires > ?2";
+            let login = write
+                .db
+                .prepare_cached(sql)?
+                .query_row((id, write.now), |row| {
+                    Ok((UserId::new(row.get(0)?), row.get::<_, u64>(1)?, row.get::<_, u64>(2)?, row.get::<_, u64>(3)?))
+                })
+                .optional()?;
+            let Some((user, begun, valid, rotated)) = login else { return Ok(Refreshed::Gone) };
+            if is_revoked(write.db, user, Login::new(id, begun))? {
+                return Ok(Refreshed::Gone);
+            }
+            let rotated = Duration::from_micros(write.now.saturating_sub(rotated));
+            let refreshed = Refreshed::of(user, begun, valid, rotated, shown);
+            if let Refreshed::Current { generation, .. } = refreshed
+                && generation > valid
+            {
+                write
+                    .db
+                    .prepare_cached("UPDATE logins SET generation = ?2, rotated = ?3, expires = ?4 WHERE login_id = ?1")?
+                    .execute((id, generation, write.now, write.now.saturating_add(micros(LOGIN_KEPT))))?;
+            }
+            Ok(refreshed)
+        })
+        .await
+    }
+
+    async fn revoke(&self, user: UserId, what: Revoked, tell: Tell<Revoked>) -> Result<Vec<Event>> {
+        self.write(move |write| {
+            let (login, issued_by) = match what {
+                Revoked::Login(id) => (id.as_bytes().to_vec(), None),
+                Revoked::IssuedBy(second) => (Vec::new(), Some(second)),
+            };
+            write.db.prepare_cached("DELETE FROM logins WHERE login_id = ?1 AND user_id = ?2")?.execute((&login, user.uuid()))?;
+            write
+                .db
+                .prepare_cached(
+                    "INSERT INTO revocations (user_id, login_id, issued_by, expires) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (user_id, login_id) DO UPDATE
+                     SET issued_by = max(issued_by, excluded.issued_by), expires = max(expires, excluded.expires)",
+                )?
+                .execute((user.uuid(), &login, issued_by, write.now.saturating_add(micros(REVOCATION_KEPT))))?;
+            Ok(write.created(what, &tell)?.events)
+        })
+        .await
+    }
+
+    async fn is_revoked(&self, user: UserId, login: Login) -> Result<bool> {
+        self.read(move |db| Ok(is_revoked(db, user, login)?)).await
     }
 }
 

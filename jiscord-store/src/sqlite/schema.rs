@@ -16,9 +16,9 @@ struct Migration {
 }
 
 /// In order; the first has version 1. One that was released never changes: add another.
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "start",
-    sql: "
+const MIGRATIONS: &[Migration] = &[Migration { name: "start", sql: START }, Migration { name: "logins", sql: LOGINS }];
+
+const START: &str = "
 -- AP-1, AP-2, AP-3
 CREATE TABLE users (
     user_id       BLOB PRIMARY KEY,
@@ -102,8 +102,30 @@ CREATE TABLE log (
     events  INTEGER NOT NULL,        -- rows in events
     used_ms INTEGER NOT NULL         -- the last millisecond in which an id was minted
 ) STRICT;
-",
-}];
+";
+
+const LOGINS: &str = "
+-- AP-23, AP-24
+CREATE TABLE logins (
+    login_id   BLOB PRIMARY KEY,
+    user_id    BLOB NOT NULL,
+    begun      INTEGER NOT NULL,     -- Unix seconds
+    generation INTEGER NOT NULL,     -- the one that is valid
+    rotated    INTEGER NOT NULL,     -- Unix microseconds
+    expires    INTEGER NOT NULL      -- Unix microseconds
+) STRICT, WITHOUT ROWID;
+CREATE INDEX logins_by_expiry ON logins (expires);
+
+-- AP-25, AP-26. An empty login_id: all of the user's that were issued by that second.
+CREATE TABLE revocations (
+    user_id   BLOB NOT NULL,
+    login_id  BLOB NOT NULL,
+    issued_by INTEGER,               -- Unix seconds
+    expires   INTEGER NOT NULL,      -- Unix microseconds
+    PRIMARY KEY (user_id, login_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX revocations_by_expiry ON revocations (expires);
+";
 
 impl Migration {
     fn checksum(&self) -> [u8; 32] {

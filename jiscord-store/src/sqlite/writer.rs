@@ -156,7 +156,7 @@ impl Write<'_> {
         tick
     }
 
-    /// Forgets at most [`SLICE`] old events, and as many old nonces.
+    /// Forgets at most [`SLICE`] old events, and as many old nonces, logins and revocations.
     fn trim(&mut self, limits: &Limits) -> rusqlite::Result<()> {
         let old = self.now.saturating_sub(limits.events_age.as_micros() as u64);
         let over = self.log.events.saturating_sub(limits.events).min(SLICE);
@@ -178,6 +178,18 @@ impl Write<'_> {
             .prepare_cached(
                 "DELETE FROM message_nonces WHERE (author_id, channel_id, nonce) IN (
                      SELECT author_id, channel_id, nonce FROM message_nonces WHERE expires <= ?1 ORDER BY expires LIMIT ?2)",
+            )?
+            .execute((self.now, SLICE))?;
+        self.db
+            .prepare_cached(
+                "DELETE FROM logins WHERE login_id IN (
+                     SELECT login_id FROM logins WHERE expires <= ?1 ORDER BY expires LIMIT ?2)",
+            )?
+            .execute((self.now, SLICE))?;
+        self.db
+            .prepare_cached(
+                "DELETE FROM revocations WHERE (user_id, login_id) IN (
+                     SELECT user_id, login_id FROM revocations WHERE expires <= ?1 ORDER BY expires LIMIT ?2)",
             )?
             .execute((self.now, SLICE))?;
         Ok(())

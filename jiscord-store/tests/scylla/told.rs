@@ -5,14 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiscord_core::{
     ChannelId, Event, GuildId, MessageId, UserId,
-    backend::Membership,
+    backend::{Login, Membership, Revoked},
     event::EventLog,
     model::{Channel, Guild, Member, Message},
 };
 use jiscord_store::{
-    Channels, Created, Guilds, Members, Messages, NewChannel, NewGuild, NewMessage, Removed, Result, Store, Tell,
-    scylla::ScyllaStore,
+    Channels, Created, Guilds, Logins, Members, Messages, NewChannel, NewGuild, NewLogin, NewMessage, Refreshed, Removed, Result,
+    Store, Tell, scylla::ScyllaStore,
 };
+use uuid::Uuid;
 
 struct Told {
     store: Arc<ScyllaStore>,
@@ -22,7 +23,14 @@ struct Told {
 /// The store, beside a log in which is what a caller publishes after each write.
 pub(crate) fn told(store: &Arc<ScyllaStore>, log: Arc<dyn EventLog>) -> Store {
     let told = Arc::new(Told { store: store.clone(), log: log.clone() });
-    Store { messages: told.clone(), guilds: told.clone(), members: told.clone(), channels: told, ..store.store(log) }
+    Store {
+        messages: told.clone(),
+        guilds: told.clone(),
+        members: told.clone(),
+        channels: told.clone(),
+        logins: told,
+        ..store.store(log)
+    }
 }
 
 impl Told {
@@ -102,5 +110,26 @@ impl Channels for Told {
 
     async fn of_guild(&self, guild: GuildId) -> Result<Vec<Channel>> {
         self.store.of_guild(guild).await
+    }
+}
+
+#[async_trait]
+impl Logins for Told {
+    async fn begin(&self, new: NewLogin) -> Result<()> {
+        self.store.begin(new).await
+    }
+
+    async fn refresh(&self, login: Uuid, generation: u64) -> Result<Refreshed> {
+        self.store.refresh(login, generation).await
+    }
+
+    async fn revoke(&self, user: UserId, what: Revoked, tell: Tell<Revoked>) -> Result<Vec<Event>> {
+        let events = self.store.revoke(user, what, tell).await?;
+        self.log.append(events.clone()).await.unwrap();
+        Ok(events)
+    }
+
+    async fn is_revoked(&self, user: UserId, login: Login) -> Result<bool> {
+        self.store.is_revoked(user, login).await
     }
 }
