@@ -55,6 +55,8 @@ const SLICE: u64 = 5_000;
 const CHUNK: usize = 256;
 /// How many rows are asked for at once.
 const AT_ONCE: usize = 16;
+/// How many events may wait for their rows before no more are read.
+const WAITING: usize = 4_096;
 
 /// Publishes what somebody left behind.
 pub struct Relay {
@@ -118,6 +120,9 @@ impl Relay {
         let mut from = starts.iter().copied().min().unwrap_or(to);
         let mut unread = HashMap::new();
         while from < to {
+            if place.waiting.len() >= WAITING {
+                return Err(round.fault.unwrap_or_else(|| Fault::new(Code::UNAVAILABLE, "too many events wait for their rows")));
+            }
             let until = to.min(from + SLICE);
             let (mut events, mut read) = (Vec::new(), Vec::new());
             for (index, start) in starts.iter().enumerate().filter(|(_, start)| **start < until) {

@@ -155,6 +155,7 @@ async fn subscribers(server: &Server, topic: Topic) -> u64 {
     answer.1
 }
 
+/// I7.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_heard_once_on_each_of_its_topics() {
     let server = redis!();
@@ -806,6 +807,7 @@ async fn a_claim_is_given_up_when_redis_stays_away() {
     claims.claim(user(), None, SessionId::new(Uuid::new_v4()), false).await.unwrap();
 }
 
+/// A relay asks before it looks for rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_is_told_which_events_the_log_has() {
     let server = redis!();

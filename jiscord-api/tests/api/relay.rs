@@ -263,6 +263,7 @@ fn ids(events: &[Event]) -> Vec<EventId> {
     events.iter().map(|event| event.id).collect()
 }
 
+/// I6.
 #[tokio::test(start_paused = true)]
 async fn what_was_left_behind_is_told_within_ten_seconds_in_its_order_and_once() {
     let world = World::new();
@@ -280,6 +281,7 @@ async fn what_was_left_behind_is_told_within_ten_seconds_in_its_order_and_once()
     assert!(!relay.is_finished());
 }
 
+/// I7: by two relays and its writer.
 #[tokio::test(start_paused = true)]
 async fn what_its_writer_published_is_told_once() {
     let world = World::new();
@@ -306,6 +308,7 @@ async fn only_what_was_left_behind_is_asked_for() {
     assert!(events[8..].iter().all(|event| (world.settled(event), world.asked(event)) == (1, 1)));
 }
 
+/// I6.
 #[tokio::test(start_paused = true)]
 async fn what_has_no_row_yet_waits_and_holds_up_no_other() {
     for standing in [Ok(Standing::NotYet), Err(Code::UNAVAILABLE)] {
@@ -334,6 +337,23 @@ async fn what_has_no_row_yet_waits_and_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_more_are_read_while_too_many_wait() {
+    let world = World::new();
+    world.relay();
+    let late: Vec<_> = (0..4_096).map(|_| world.store()).collect();
+    late.iter().for_each(|event| world.stands(event, Ok(Standing::NotYet)));
+    wait(10 * SECOND).await;
+    let events = some(&world).await;
+    wait(20 * SECOND).await;
+    assert!(world.told().is_empty());
+    assert!(events.iter().all(|event| world.settled(event) == 0));
+    world.stands(&late[7], Ok(Standing::Stays));
+    wait(2 * SECOND).await;
+    assert_eq!(world.told(), [vec![late[7].id], ids(&events)].concat());
+}
+
+/// I6, for what is not stored.
+#[tokio::test(start_paused = true)]
 async fn what_never_gets_its_row_is_not_told() {
     for standing in [Ok(Standing::Gone), Err(Code::INTERNAL)] {
         let world = World::new();
@@ -356,6 +376,7 @@ async fn what_never_gets_its_row_is_not_told() {
     }
 }
 
+/// I6.
 #[tokio::test(start_paused = true)]
 async fn what_becomes_visible_late_is_told_within_forty_seconds_of_that() {
     let world = World::new();
@@ -369,6 +390,7 @@ async fn what_becomes_visible_late_is_told_within_forty_seconds_of_that() {
     }
 }
 
+/// I8.
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_is_killed_changes_nothing() {
     let world = World::new();
@@ -441,6 +463,7 @@ async fn what_is_too_old_is_not_told_but_its_topics_are() {
     assert_eq!(world.told().len(), 1 + old.len() + young.len(), "told once");
 }
 
+/// I6, by epoch.
 #[tokio::test(start_paused = true)]
 async fn in_a_new_epoch_what_was_just_written_is_told_again_and_nothing_older() {
     let world = World::new();
@@ -458,6 +481,7 @@ async fn in_a_new_epoch_what_was_just_written_is_told_again_and_nothing_older() 
     assert!(near.iter().chain(&after).all(|event| world.asked(event) == 1));
 }
 
+/// I6.
 #[tokio::test(start_paused = true)]
 async fn while_the_log_is_away_nothing_is_forgotten() {
     let world = World::new();

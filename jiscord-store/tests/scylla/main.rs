@@ -303,7 +303,7 @@ async fn memberships_follow_each_other_though_clocks_differ() {
     keyspace.drop().await;
 }
 
-/// Two processes that share nothing but the database.
+/// I1, I2: two processes that share nothing but the database.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_tries_in_two_processes_one_wins() {
     let keyspace = keyspace!("two processes");
@@ -434,6 +434,7 @@ async fn a_wrong_clock_gets_no_number_and_keeps_none() {
     keyspace.drop().await;
 }
 
+/// I3.
 #[tokio::test]
 async fn what_comes_late_is_not_acknowledged_but_its_repeat_is() {
     let keyspace = keyspace!("late writes");

@@ -126,6 +126,7 @@ fn marks(new: &NewMessage, event: &Event) -> Vec<u8> {
     [channel.as_bytes().as_slice(), &nonce, &16_u32.to_be_bytes(), id.as_bytes()].concat()
 }
 
+/// I1, I2, I5.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_without_its_message_gets_another_id_and_the_late_write_shows_nothing() {
     let two = Two::of(keyspace!("late completion")).await;
@@ -157,6 +158,7 @@ async fn a_claim_without_its_message_gets_another_id_and_the_late_write_shows_no
     two.keyspace.drop().await;
 }
 
+/// I3, and I2 for whoever answered before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_that_is_not_old_enough_is_not_moved() {
     let two = Two::of(keyspace!("young claims")).await;
@@ -180,6 +182,7 @@ async fn a_claim_that_is_not_old_enough_is_not_moved() {
     two.keyspace.drop().await;
 }
 
+/// I1, I2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_repeats_at_once_all_answer_with_one_new_id() {
     let two = Two::of(keyspace!("many late completions")).await;
@@ -203,7 +206,7 @@ async fn of_many_repeats_at_once_all_answer_with_one_new_id() {
     two.keyspace.drop().await;
 }
 
-/// The write lands, and is seen, between two steps of a repeat that did not find it.
+/// I1, I2, I6: the write lands, and is seen, between two steps of a repeat that did not find it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_seen_is_not_moved() {
     let two = Two::of(keyspace!("marks")).await;
@@ -237,6 +240,7 @@ async fn what_was_seen_is_not_moved() {
     two.keyspace.drop().await;
 }
 
+/// I1, I6: what was moved is never told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_moves_a_claim_and_dies_leaves_nothing_behind() {
     let two = Two::of(keyspace!("who moves and dies")).await;
@@ -270,6 +274,7 @@ async fn who_moves_a_claim_and_dies_leaves_nothing_behind() {
     two.keyspace.drop().await;
 }
 
+/// I1, I2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_answers_of_moves_and_marks_are_read() {
     let two = Two::of(keyspace!("lost answers of moves and marks")).await;
@@ -287,6 +292,25 @@ async fn lost_answers_of_moves_and_marks_are_read() {
     assert_eq!((repeat.repeated, &repeat.row), (true, &moved.row));
     assert_eq!(two.proxy.lost(), 2);
     assert_eq!(two.shown(new.channel_id).await, [id(&moved)]);
+    two.keyspace.drop().await;
+}
+
+/// I4: nothing deletes messages yet; whoever will marks the claim first.
+#[tokio::test]
+async fn what_was_seen_and_is_gone_stays_gone() {
+    let two = Two::of(keyspace!("seen and gone")).await;
+    let (new, event) = two.claimed("seen and gone").await;
+    two.land("seen and gone", &event).await;
+    two.later(63);
+    assert_eq!(two.near.settle(&event).await.unwrap(), Standing::Stays);
+    let row = format!("channel_id = {} AND message_id = {}", new.channel_id, event.id);
+    two.keyspace.run(&format!("DELETE FROM {{}}.messages WHERE {row}")).await;
+    for store in [&two.near, &two.far] {
+        let repeat = create(store, &new).await.unwrap();
+        assert!(repeat.repeated && id(&repeat) == event.id && repeat.events.is_empty());
+        assert_eq!(store.settle(&event).await.unwrap(), Standing::Gone);
+    }
+    assert!(two.shown(new.channel_id).await.is_empty());
     two.keyspace.drop().await;
 }
 
