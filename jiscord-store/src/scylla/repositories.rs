@@ -429,7 +429,7 @@ impl Logins for ScyllaStore {
         };
         let mut write = Write::default();
         write.add(&statements.insert_revocation, (user.uuid(), login, issued_by, seconds(REVOCATION_KEPT)));
-        self.keep(&mut write, &events)?;
+        self.keep(&mut write, &events, None)?;
         self.db.write(self.rev_above(0), write).await?;
         if let Revoked::Login(id) = what {
             // The revocation is what counts, for as long as a token is good; without its row the login cannot be refreshed later.
