@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use cql::{Backwards, Keyspace, Off};
 use futures_util::future::join_all;
 use jiscord_core::{
-    ChannelId, Event, EventId, GuildId, MessageId, Position, ServerFrame, Timestamp, Topic, UserId,
+    ChannelId, Event, EventId, GuildId, Position, ServerFrame, Timestamp, Topic, UserId,
     event::EventLog,
     journal::Journal,
     mint::IdSource,

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -16,6 +17,7 @@ use tokio::{
     },
     sync::{Mutex as AsyncMutex, Notify, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 /// The requests of CQL's binary protocol that do something (v4, section 2.4).
@@ -23,6 +25,8 @@ pub(crate) const EXECUTE: u8 = 0x0a;
 pub(crate) const BATCH: u8 = 0x0d;
 
 const HEADER: usize = 9;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct State {
@@ -110,13 +114,13 @@ impl Proxy {
 
     /// Returns when so many are held back.
     pub(crate) async fn holds(&self, requests: usize) {
-        loop {
-            let more = self.state.holds.notified();
-            if self.state.held.lock().unwrap().len() >= requests {
-                return;
+        let held = async {
+            while self.state.held.lock().unwrap().len() < requests {
+                // One that comes before it is waited for is kept.
+                self.state.holds.notified().await;
             }
-            more.await;
-        }
+        };
+        timeout(PATIENCE, held).await.expect("as many are held back");
     }
 
     /// Lets through what was held back for these bytes, however late it is.
