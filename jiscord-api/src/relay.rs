@@ -120,7 +120,7 @@ impl Relay {
         let mut from = starts.iter().copied().min().unwrap_or(to);
         let mut unread = HashMap::new();
         while from < to {
-            if place.waiting.len() >= WAITING && !(std::env::var("MUT").as_deref() == Ok("waiting")) {
+            if place.waiting.len() >= WAITING {
                 return Err(round.fault.unwrap_or_else(|| Fault::new(Code::UNAVAILABLE, "too many events wait for their rows")));
             }
             let until = to.min(from + SLICE);
@@ -138,7 +138,6 @@ impl Relay {
                 }
                 read.push(index);
             }
-            if std::env::var("MUT").as_deref() == Ok("early") { for index in &read { let done = &mut place.shards[*index].done; *done = until.max(*done); } self.marks.mark(&place.epoch, &place.done()).await?; tokio::time::sleep(std::time::Duration::from_millis(400)).await; }
             self.tell(events, place, &mut round).await?;
             for index in read {
                 let done = &mut place.shards[index].done;
@@ -192,7 +191,7 @@ impl Relay {
             }
             // Asked for each chunk, since other relays are at it too.
             let ids: Vec<_> = young.iter().map(|(_, event)| event.id).collect();
-            let mut known = self.marks.known(&ids).await?; if std::env::var("MUT").as_deref() == Ok("known") { known.clear(); }
+            let known = self.marks.known(&ids).await?;
             let (known, left_behind): (Vec<_>, Vec<_>) = young.into_iter().partition(|(_, event)| known.contains(&event.id));
             done.extend(known.into_iter().map(|(index, event)| (*index, event)));
             for left_behind in left_behind.chunks(AT_ONCE) {
@@ -200,8 +199,7 @@ impl Relay {
                 for ((index, event), standing) in left_behind.iter().zip(settled) {
                     match standing {
                         Ok(Standing::Stays) => publish.push(event.clone()),
-                        Ok(Standing::Gone) if std::env::var("MUT").as_deref() == Ok("tellgone") => publish.push(event.clone()),
- Ok(Standing::Gone) => {}
+                        Ok(Standing::Gone) => {}
                         // It would be so for ever.
                         Err(fault) if fault.code == Code::INTERNAL => {
                             let because = std::error::Error::source(&fault);
@@ -281,7 +279,7 @@ impl Place {
     /// By shard, up to when all is in the log. Who begins there finds what is waiting now.
     fn done(&self) -> HashMap<u16, u64> {
         let mut done: HashMap<_, _> = (0..).zip(&self.shards).map(|(index, shard)| (index, shard.done)).collect();
-        for (index, event) in self.waiting.values().filter(|_| !(std::env::var("MUT").as_deref() == Ok("marks"))) {
+        for (index, event) in self.waiting.values() {
             if let (Some(done), Some(micros)) = (done.get_mut(&(*index as u16)), event.id.micros()) {
                 *done = (micros / 1_000).min(*done);
             }

@@ -48,7 +48,6 @@ impl Marks for RedisMarks {
         let keys: Vec<_> = ids.iter().map(|id| self.redis.seen_key(id)).collect();
         let mut call = Pipeline::new();
         call.mget(keys);
-        if std::env::var("MUT").as_deref() == Ok("seenall") { return Ok(ids.iter().copied().collect()); }
         let seen: Vec<Option<String>> = self.asker.ask(&call).await?.pop().unwrap_or_default();
         Ok(ids.iter().zip(seen).filter_map(|(id, seen)| seen.map(|_| *id)).collect())
     }

@@ -14,7 +14,7 @@ use redis::Script;
 /// An event that was seen is not published again, one that may have been forgotten since is refused. A caller that knows
 /// another epoch than this log's is refused too: a server that began again with older data would give out positions anew.
 pub(super) static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&
+    Script::new(
         r#"
 -- KEYS 1 log  2 active  3 seen:<event id>  4.. log:<topic>
 -- ARGV 1 epoch  2 op and channel id or -  3 frame  4 entries kept  5 seconds kept  6 the event id's microseconds
@@ -39,7 +39,7 @@ for i = 4, #KEYS do
 end
 if ARGV[7] ~= '' then redis.call('PUBLISH', ARGV[7], string.sub(ARGV[3], 1, -2) .. ',"p":' .. p .. '}') end
 return {1, p}
-"#.replace(if std::env::var("MUT").as_deref() == Ok("seen") { "if seen then return {0, seen} end" } else { "@@" }, ""),
+"#,
     )
 });
 

@@ -118,13 +118,12 @@ impl ScyllaStore {
                 Ok(Lwt::Applied) => {
                     return Ok(Claim { message: id, body_hash: hash.to_vec(), replaced: None, published: false });
                 }
-                Ok(Lwt::Not) if std::env::var("MUT").as_deref() == Ok("claim") => { return Ok(Claim { message: id, body_hash: hash.to_vec(), replaced: None, published: false }); }
                 Ok(Lwt::Not) => {}
                 Ok(Lwt::Unknown(source)) => last = Some(source),
                 Err(error) => return Err(last.map_or(error, Error::Unknown)),
             }
             match self.decided(key).await {
-                Ok(Some(claim)) if claim.body_hash != hash && !(std::env::var("MUT").as_deref() == Ok("body")) => return Err(Error::NonceReused),
+                Ok(Some(claim)) if claim.body_hash != hash => return Err(Error::NonceReused),
                 Ok(Some(claim)) => return Ok(claim),
                 // It was not done, or has just expired: once more.
                 Ok(None) => {}
@@ -153,7 +152,7 @@ impl ScyllaStore {
     async fn repeat(&self, key: Key<'_>, claim: &Claim, new: &NewMessage, tell: &Tell<Message>) -> Result<Repeat> {
         let id = claim.message;
         // Before the row is looked for.
-        let movable = self.age(id) > if std::env::var("MUT").as_deref() == Ok("differ") { self.acknowledge } else { self.acknowledge + CLOCKS_DIFFER };
+        let movable = self.age(id) > self.acknowledge + CLOCKS_DIFFER;
         if let Some(row) = self.stored(key.channel, id).await? {
             // After it was found.
             let within = self.age(id) <= self.acknowledge;
@@ -163,11 +162,11 @@ impl ScyllaStore {
             let events = told(tell, &row)?;
             return Ok(Repeat::Done(Created::new(row, events, true)));
         }
-        if claim.published && !(std::env::var("MUT").as_deref() == Ok("gone")) {
+        if claim.published {
             // It was there and is gone: it stays gone, and its id is said once more. The hash says what it was.
             return Ok(Repeat::Done(Created::new(new.row(id), Vec::new(), true)));
         }
-        if !movable || std::env::var("MUT").as_deref() == Ok("never") {
+        if !movable {
             // The same rows with the same time.
             let row = new.row(id);
             let events = told(tell, &row)?;
@@ -198,7 +197,6 @@ impl ScyllaStore {
     /// Deletes a message that a claim was moved away from, as of just after it was written: it is not seen any more, and a write
     /// of it that lands later, from hints or a replayed batch, changes nothing.
     async fn fence(&self, channel: ChannelId, id: MessageId) -> Result<()> {
- if std::env::var("MUT").as_deref() == Ok("fence") { return Ok(()); }
         let mut write = Write::default();
         write.add(&self.db.statements.delete_message, (channel.uuid(), timeuuid(id)));
         self.db.write(id.micros().unwrap_or_default() + 1, write).await
@@ -206,7 +204,6 @@ impl ScyllaStore {
 
     /// Sees to it that the nonce stands for this message for ever. Not so, if it stands for another by now.
     async fn mark(&self, key: Key<'_>, id: MessageId) -> Result<bool> {
- if std::env::var("MUT").as_deref() == Ok("mark") { return Ok(true); }
         let (author, channel, nonce) = key.values();
         let age = i32::try_from(self.age(id).as_secs()).unwrap_or(i32::MAX);
         let ttl = KEPT.saturating_sub(MARK_ENDS_SOONER).saturating_sub(age).max(1);
@@ -232,7 +229,6 @@ impl ScyllaStore {
 
     /// Whether an event may be published by somebody else than whoever wrote it.
     pub(super) async fn standing(&self, event: &Event) -> Result<Standing> {
- if std::env::var("MUT").as_deref() == Ok("standing") { return Ok(Standing::Stays); }
         let Some((author, channel, nonce, id)) = self.nonce_of(event).await? else {
             // Nothing that a nonce stands for: it is not moved.
             return Ok(Standing::Stays);

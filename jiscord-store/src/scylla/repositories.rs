@@ -144,7 +144,7 @@ impl ScyllaStore {
         self.db.write(born, write).await?;
         // Whoever reads a channel again after a gap begins this much before its last message: what comes later than that
         // must not be called there.
-        if self.age(row.message_id) > self.acknowledge && !(std::env::var("MUT").as_deref() == Ok("within")) {
+        if self.age(row.message_id) > self.acknowledge {
             return Err(Error::Unknown("written too long after its id was minted".into()));
         }
         Ok(())
