@@ -30,6 +30,7 @@ mod journal;
 mod keyed;
 mod lease;
 mod migrate;
+mod nonces;
 mod repositories;
 mod rows;
 
