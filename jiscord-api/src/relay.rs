@@ -126,6 +126,8 @@ impl Relay {
                 }
                 read.push(index);
             }
+            #[cfg(feature = "failpoints")]
+            fail::fail_point!("relay.after_read", |_| std::process::abort());
             // Over all shards, so that what one sender said keeps its order.
             events.sort_by_key(|(_, event)| MessageId::new(event.id.uuid()).sort_key());
             self.tell(events, place, &mut resynced).await?;

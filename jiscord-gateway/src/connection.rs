@@ -291,14 +291,20 @@ impl Active<'_> {
         let unknown = |_| Fault::new(Code::OUTCOME_UNKNOWN, "it may or may not be stored; send it again with the same nonce");
         let sending = hub.backend.send_message(Actor::User(self.seat.user), message);
         let sent = timeout(hub.settings.limits.command, sending).await.map_err(unknown)??;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.after_store", |_| std::process::abort());
         // Stored is accepted: if the bus does not take the events now, they come later.
         if let Err(error) = hub.bus.publish(&sent.events).await {
             tracing::warn!(%error, "a message could not be published yet");
         }
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.after_publish", |_| std::process::abort());
         if let Some(nonce) = nonce {
             let (message_id, channel_id) = (sent.message.message_id, sent.message.channel_id);
             self.client.out.say(ServerFrame::MessageAck(MessageAck { nonce, message_id, channel_id })).await;
         }
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.after_ack", |_| std::process::abort());
         Ok(())
     }
 

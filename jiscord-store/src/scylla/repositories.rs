@@ -168,7 +168,11 @@ impl ScyllaStore {
             ),
         );
         self.keep(&mut write, events)?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.before_commit", |_| std::process::abort());
         self.db.write(born, write).await?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.after_commit", |_| std::process::abort());
         // Whoever reads a channel again after a gap begins this much before its last message: what comes later than that
         // must not be called there.
         let age = self.clock.now_micros().saturating_sub(born);

@@ -366,10 +366,14 @@ impl Writer {
         let done = self.work(db, jobs, &mut log);
         self.given = log.last;
         done.map_err(Lost::before_commit)?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.before_commit", |_| std::process::abort());
         (self.seam)(Step::Commit, db)
             .and_then(|()| db.execute_batch("COMMIT"))
             .and_then(|()| (self.seam)(Step::Committed, db))
             .map_err(Lost::at_commit)?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.after_commit", |_| std::process::abort());
         self.log = log;
         Ok(())
     }

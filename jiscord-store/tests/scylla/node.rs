@@ -16,12 +16,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Nothing is started yet.
-    pub(crate) fn new() -> Self {
+    /// With its data in a folder of its own in this one. Nothing is started yet.
+    pub(crate) fn new(folder: &Path) -> Self {
         // Held together, so that they are two.
         let [cql, storage] = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let ports = [cql, storage].map(|listener| listener.local_addr().unwrap().port().to_string());
-        Self { data: Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cassandra-{}", ports[0])), ports }
+        Self { data: folder.join(format!("cassandra-{}", ports[0])), ports }
     }
 
     /// Where it speaks CQL, started or not.

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Output},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -26,7 +26,9 @@ pub struct Deployment {
     /// beneath them goes.
     processes: Vec<Process>,
     beneath: Option<Beneath>,
+    /// Logs, and the all-in-one's data if nobody says otherwise.
     folder: TempDir,
+    data: PathBuf,
     registered: AtomicUsize,
 }
 
@@ -57,10 +59,20 @@ impl Deployment {
     /// The all-in-one.
     pub async fn one(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        Self::one_at(folder, data, settings).await
+    }
+
+    /// The all-in-one with its data in this folder.
+    pub async fn one_in(data: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::one_at(tempfile::tempdir().unwrap(), data.to_owned(), settings).await
+    }
+
+    async fn one_at(folder: TempDir, data: PathBuf, settings: &[(&str, &str)]) -> Self {
         let mut settings = owned(settings);
-        settings.push(("JISCORD_DATA_DIR".into(), folder.path().join("data").to_str().unwrap().into()));
+        settings.push(("JISCORD_DATA_DIR".into(), data.to_str().unwrap().into()));
         let processes = vec![Process::start("jiscord", 1, folder.path(), settings).await];
-        Self { processes, beneath: None, folder, registered: AtomicUsize::new(0) }
+        Self { processes, beneath: None, folder, data, registered: AtomicUsize::new(0) }
     }
 
     /// The three services, and a second gateway.
@@ -76,6 +88,11 @@ impl Deployment {
     /// The three services and a second gateway on this database, `host:port`, rather than on the one that all tests share.
     pub async fn services_on(database: &str, settings: &[(&str, &str)]) -> Self {
         Self::services_at(settings, false, Beneath::on(Some(database.to_owned())).await).await
+    }
+
+    /// The three services and a second gateway on this.
+    pub async fn services_over(beneath: Beneath, settings: &[(&str, &str)]) -> Self {
+        Self::services_at(settings, false, beneath).await
     }
 
     async fn services_at(settings: &[(&str, &str)], by_default: bool, beneath: Beneath) -> Self {
@@ -97,7 +114,7 @@ impl Deployment {
             settings.extend(told);
             processes.push(process);
         }
-        Self { processes, beneath: Some(beneath), folder, registered: AtomicUsize::new(0) }
+        Self { processes, beneath: Some(beneath), data: PathBuf::new(), folder, registered: AtomicUsize::new(0) }
     }
 
     /// All-in-ones beside each other on one database and one Redis, this many.
@@ -198,6 +215,18 @@ impl Deployment {
         }
     }
 
+    /// The all-in-one's process; of several data-service's.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.processes[0]
+    }
+
+    /// A process that clients have their sockets at.
+    pub fn process_of(&mut self, gateway: usize) -> &mut Process {
+        let first = if self.beneath.is_some() { 2 } else { 0 };
+        let gateways = self.processes.len() - first;
+        &mut self.processes[first + gateway % gateways]
+    }
+
     /// What becomes of a second all-in-one on the same data.
     pub async fn start_another(&self) -> Output {
         self.processes[0].start_another().await
@@ -252,8 +281,9 @@ impl Deployment {
         }
     }
 
-    fn data_folder(&self) -> PathBuf {
-        self.folder.path().join("data")
+    /// Where the all-in-one keeps its data.
+    pub fn data_folder(&self) -> PathBuf {
+        self.data.clone()
     }
 }
 

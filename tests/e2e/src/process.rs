@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    param::{clock_ticks_per_second, page_size},
+    process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit},
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -63,13 +66,75 @@ impl Process {
 
     /// Asks it to end, and says how it did.
     pub async fn terminate(&mut self) -> ExitStatus {
+        kill_process(self.pid(), Signal::TERM).unwrap();
         let child = self.child.take().unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
         // Put back, so that it does not outlive a test that waits in vain.
         let status = within(END, self.child.insert(child).wait()).await.unwrap();
         self.child = None;
         status
+    }
+
+    /// Waits until it ends by itself; false if it does not in this time.
+    pub async fn ended(&mut self, patience: Duration) -> bool {
+        let Some(child) = &mut self.child else { return true };
+        let ended = tokio::time::timeout(patience, child.wait()).await.is_ok();
+        if ended {
+            self.child = None;
+        }
+        ended
+    }
+
+    /// Halts it where it is.
+    pub fn pause(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
+    /// The most files that it may have open from now on.
+    pub fn limit_files(&self, most: u64) {
+        let hard = Rlimit { current: Some(most), maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(Some(self.pid()), Resource::Nofile, hard).unwrap();
+    }
+
+    /// How many files it has open.
+    pub fn files(&self) -> usize {
+        fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// How many bytes of memory it has.
+    pub fn memory(&self) -> u64 {
+        let pages = fs::read_to_string(self.proc("statm")).unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * page_size() as u64
+    }
+
+    /// How much time of a core it has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(self.proc("stat")).unwrap();
+        // The name before may have spaces in it.
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 1_000 / clock_ticks_per_second())
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.pid().as_raw_nonzero()))
+    }
+
+    fn pid(&self) -> Pid {
+        let id = self.child.as_ref().and_then(Child::id).expect("it runs");
+        Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+    }
+
+    /// Starts it again after an end, at the same address, this once with more settings.
+    pub async fn restart_with(&mut self, more: &[(&str, &str)]) {
+        let kept = self.settings.len();
+        self.settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self.restart().await;
+        self.settings.truncate(kept);
     }
 
     /// Starts it again after an end, at the same address.
@@ -129,7 +194,7 @@ pub fn plain(name: &'static str) -> Command {
         let name = name.to_string_lossy();
         let services =
             name.ends_with("_SERVICE_URL") || name == "GATEWAY_URL" || name == "REDIS_URL" || name.starts_with("SCYLLA_");
-        if services || name.starts_with("JISCORD_") || name.starts_with("JWT_SECRET") || name == "PORT" {
+        if services || name == "FAILPOINTS" || name.starts_with("JISCORD_") || name.starts_with("JWT_SECRET") || name == "PORT" {
             command.env_remove(&*name);
         }
     }

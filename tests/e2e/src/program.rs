@@ -9,15 +9,24 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// Names a folder of programs to use in the place of those that cargo has built last.
+const PROGRAMS: &str = "JISCORD_E2E_PROGRAMS";
+
 /// The program that cargo has put beside this test's. Cargo names it only to tests of its own package, and a build from here
 /// could choose other features than the one under way.
 pub(crate) fn program(name: &'static str) -> PathBuf {
     static CHECKED: Mutex<Option<HashMap<&str, Result<PathBuf, String>>>> = Mutex::new(None);
     let mut checked = CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
     let found = checked.get_or_insert_default().entry(name).or_insert_with(|| {
-        // target/debug/deps/this-test
+        let file = format!("{name}{EXE_SUFFIX}");
+        if let Some(folder) = env::var_os(PROGRAMS).filter(|folder| !folder.is_empty()) {
+            return Ok(Path::new(&folder).join(file));
+        }
+        // target/debug/deps/this-test, or target/debug/this-program
         let here = env::current_exe().unwrap();
-        let program = here.ancestors().nth(2).unwrap().join(format!("{name}{EXE_SUFFIX}"));
+        let folder = here.parent().unwrap();
+        let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
+        let program = folder.join(file);
         is_current(&program).map(|()| program)
     });
     found.clone().unwrap_or_else(|why| panic!("{why}; build it first, with: cargo build --workspace"))
