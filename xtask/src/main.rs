@@ -1,6 +1,7 @@
 //! The tasks behind `./x`.
 
 mod cassandra;
+mod chaos;
 mod debian;
 mod examples;
 mod redis;
@@ -27,6 +28,8 @@ Jiscord's tasks.
   ./x test            everything that must hold: format, lints, tests, docs, features, oldest Rust, examples.
                       Sets up what it needs and stops what it started. Under CI=true nothing may be skipped.
   ./x bench fanout    deliveries per second of server CPU, beside a minimal program (release build)
+  ./x chaos [ARGS]    kills, halts, cuts and overloads a running Jiscord, and counts what became of every message:
+                      ./x chaos --shape one|services --minutes N --faults N --seed S
   ./x help            this
 ";
 
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         "services" => services::run(),
         "test" => test::run(),
         "bench" => bench(args),
+        "chaos" => chaos::run(args),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             ExitCode::SUCCESS
