@@ -238,7 +238,26 @@ impl Stage {
         // The rarer ones are passed about once a second.
         let percent = if failpoint.starts_with("relay.") { 10 } else { 5 };
         process.restart_with(&[("FAILPOINTS", &format!("{failpoint}={percent}%return"))]).await;
-        let ended = process.ended(RECOVERY).await;
+        let url = self.server.ws_of(gateway);
+        let (token, noise, run) = (self.spare.token.clone(), self.noise.clone(), self.random.random::<u32>());
+        // All others may be at the other gateway.
+        let passing = async {
+            for n in 0.. {
+                let Some((mut socket, _)) = session(&url, &token, "passing by").await else { continue };
+                for m in 0.. {
+                    socket.send_once(&noise, "x", &format!("passing {run} {n} {m}")).await;
+                    if socket.next().await.is_err() {
+                        break;
+                    }
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        };
+        let process = if failpoint.starts_with("gw.") { self.server.process_of(gateway) } else { self.server.process() };
+        let ended = tokio::select! {
+            ended = process.ended(RECOVERY) => ended,
+            () = passing => false,
+        };
         process.restart().await;
         hold(ended, || format!("{failpoint} was never passed"))
     }
@@ -521,13 +540,16 @@ impl Stage {
             hold(ready.is_ok(), || "no READY".into())?;
             readers.push(reader);
         }
-        let Some((mut writer, _)) = self.session(gateway, "loud").await else { return broken("no session") };
-        let text = "🦀".repeat(4_000);
+        let (path, body) = (format!("/channels/{}/messages", self.noise), json!({"content": "🦀".repeat(4_000)}));
         // More than the kernel's buffers and ours hold.
-        for n in 0..400 {
-            writer.send_once(&self.noise, &text, &format!("flood {} {n}", self.random.random::<u32>())).await;
-            let acked = timeout(SOON, writer.hear_past("MESSAGE_ACK")).await;
-            hold(acked.is_ok(), || format!("the writer beside deaf readers is not acknowledged, at {n}"))?;
+        for n in 0..50 {
+            let posts = (0..8).map(|_| self.spare.data.try_post(&path, &body, SOON));
+            let posted = join_all(posts).await.iter().flatten().filter(|answer| answer.status == 201).count();
+            hold(posted > 0, || format!("nothing can be posted beside deaf readers, at {n}"))?;
+            // They are there, they only do not listen.
+            for reader in &mut readers {
+                let _ = timeout(Duration::from_millis(10), reader.say("HEARTBEAT", Value::Null)).await;
+            }
         }
         let grown = self.server.process_of(gateway).memory().saturating_sub(before);
         // What the kernel holds for them is not the process's.
@@ -714,13 +736,13 @@ impl Stage {
         let Some((mut live, _)) = self.session(gateway, "there before").await else { return broken("no session") };
         let url = self.server.ws_of(gateway);
         let process = self.server.process_of(gateway);
-        process.limit_files(process.files() as u64);
+        process.limit_files(Some(process.files() as u64));
         let dial = || Socket::dial(&url, Duration::from_secs(2));
         let dialled = join_all((0..20).map(|_| dial()));
         let before = process.cpu();
         let (_, lives) = tokio::join!(dialled, answers(&mut live));
         let used = process.cpu().saturating_sub(before);
-        process.limit_files(20_000);
+        process.limit_files(None);
         hold(lives, || "a session ended since there were no files".into())?;
         // Two seconds of waiting with a little work beside.
         hold(used < Duration::from_millis(1_500), || format!("{used:?} of CPU in two seconds without files"))?;
@@ -770,7 +792,8 @@ struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     fn mount(folder: &Path) -> Option<Self> {
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(folder).stderr(Stdio::null()).status();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(folder).stderr(Stdio::null()).status();
         mount.is_ok_and(|status| status.success()).then(|| Self(folder.to_owned()))
     }
 }
@@ -788,7 +811,8 @@ async fn disk_full(stage: &mut Stage) -> Outcome {
         return Err(Stop::Skip("a small file system can only be mounted by root".into()));
     };
     let data = folder.path().join("data");
-    let mut server = Deployment::one_in(&data, &[("JISCORD_LIMIT_HTTP_PER_SECOND", "10000"), ("JISCORD_LIMIT_HTTP_BURST", "10000")]).await;
+    let mut server =
+        Deployment::one_in(&data, &[("JISCORD_LIMIT_HTTP_PER_SECOND", "10000"), ("JISCORD_LIMIT_HTTP_BURST", "10000")]).await;
     let ada = server.register("ada").await;
     let channel = ada.create_channel(&ada.create_guild("Full").await, "full").await;
     let Some((mut live, _)) = session(&server.ws(), &ada.token, "live").await else { return broken("no session") };

@@ -224,7 +224,8 @@ impl Record {
         for row in &self.stored {
             by_nonce.entry(&row.nonce).or_default().push(&row.id);
         }
-        let (mut twice, mut unsent, mut lost, mut two_ids) = (Found::default(), Found::default(), Found::default(), Found::default());
+        let (mut twice, mut unsent, mut lost, mut two_ids) =
+            (Found::default(), Found::default(), Found::default(), Found::default());
         for (nonce, ids) in &by_nonce {
             if ids.len() > 1 {
                 twice.one(|| format!("stored twice: {nonce} as {ids:?}"));
@@ -269,13 +270,26 @@ impl Record {
 
     fn check_seen(&self, counts: &mut Counts) {
         let (mut twice, mut disorder, mut gaps) = (Found::default(), Found::default(), Found::default());
-        let places = self.places(&mut disorder);
+        let (places, begun) = (self.places(&mut disorder), self.begun());
         for observer in &self.observers {
-            counts.seen += self.check_observer(observer, &places, &mut twice, &mut disorder, &mut gaps);
+            counts.seen += self.check_observer(observer, &places, &begun, &mut twice, &mut disorder, &mut gaps);
         }
         counts.seen_twice = twice.into(&mut counts.details);
         counts.disorder += disorder.into(&mut counts.details);
         counts.gaps = gaps.into(&mut counts.details);
+    }
+
+    /// When each log begun, in microseconds: the least place in it that anybody was told to go on from. What was written
+    /// before may come in it again, whenever a relay finds it.
+    fn begun(&self) -> HashMap<&str, u64> {
+        let mut begun = HashMap::new();
+        for (_, heard) in self.observers.iter().flat_map(|observer| &observer.heard) {
+            if let Heard::Ready { epoch, p: Some(p) } | Heard::Resync { epoch, p: Some(p) } = heard {
+                let first = begun.entry(&**epoch).or_insert(*p);
+                *first = (*first).min(*p);
+            }
+        }
+        begun
     }
 
     /// Where each message lies in each log, as whoever saw it knows. One place each.
@@ -308,6 +322,7 @@ impl Record {
         &self,
         observer: &Observed,
         places: &HashMap<&str, BTreeMap<u64, &str>>,
+        begun: &HashMap<&str, u64>,
         twice: &mut Found,
         disorder: &mut Found,
         gaps: &mut Found,
@@ -357,7 +372,8 @@ impl Record {
                     if let Some((sent, connection)) = self.sent.get(nonce).and_then(|sent| match sent.connections[..] {
                         [connection] => Some((sent, connection)),
                         _ => None,
-                    }) {
+                    }) && begun.get(log).is_none_or(|begun| micros(id) >= *begun)
+                    {
                         let last = last_of.entry((log, sent.sender, connection)).or_default();
                         if sent.number < *last {
                             disorder.one(|| format!("disorder: {name} heard {nonce} after number {last} of the same sender"));
@@ -388,6 +404,11 @@ impl Record {
     }
 }
 
+/// When an id was made. One that does not say so was made late.
+fn micros(id: &str) -> u64 {
+    id.parse::<MessageId>().ok().and_then(MessageId::micros).unwrap_or(u64::MAX)
+}
+
 /// The order of ids. One that is none comes first.
 fn sort_key(id: &str) -> [u8; 16] {
     id.parse::<MessageId>().map(MessageId::sort_key).unwrap_or_default()
@@ -399,7 +420,7 @@ mod tests {
 
     /// The id of the message that was stored as number `n`.
     fn id(n: u64) -> String {
-        format!("{n:08x}-0000-1000-8000-000000000000")
+        format!("{n:08x}-e748-11f1-8000-010000000000")
     }
 
     fn message(n: u64) -> Heard {
@@ -487,7 +508,7 @@ mod tests {
             // Noticed too late.
             ("unnoticed gaps", |record| {
                 let heard = &mut record.observers[0].heard;
-                heard.remove(3);
+                heard.remove(4);
                 heard.extend([(Duration::from_secs(60), resync("e", 130)), (Duration::from_secs(61), read(1..=5))]);
             }),
             ("stuck sessions", |record| record.stuck.push("first".into())),
@@ -513,7 +534,7 @@ mod tests {
         // A hole, and RESYNC within seconds; another log, in which a message comes again.
         let mut record = sound();
         let heard = &mut record.observers[0].heard;
-        heard.remove(3);
+        heard.remove(4);
         let again = Heard::Message { p: Some(240), id: id(5), nonce: "n5".into() };
         heard.extend([
             (Duration::from_secs(8), resync("e", 130)),
@@ -536,8 +557,15 @@ mod tests {
         }
         let counts = record.check();
         assert_eq!(counts.defects(), 0, "{counts}");
-        // But over one connection they have.
+        // Nor have those that were written before the log begun.
         record.sent.values_mut().for_each(|sent| sent.connections = vec![7]);
+        for observer in &mut record.observers {
+            observer.heard[0].1 = ready(micros(&id(5)) + 1);
+        }
+        let counts = record.check();
+        assert_eq!(counts.disorder, 0, "{counts}");
+        record.observers.iter_mut().for_each(|observer| observer.heard[0].1 = ready(100));
+        // But over one connection they have.
         assert!(record.check().disorder > 0);
     }
 

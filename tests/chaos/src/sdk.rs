@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiscord_client::{Client, Endpoints, Error, Event};
-use jiscord_core::ChannelId;
+use jiscord_core::{ChannelId, frame::Intents};
 use jiscord_e2e::Person;
 use tokio::time::sleep;
 
@@ -31,9 +31,9 @@ impl Program {
         Self { world: world.clone(), person, endpoints, name: name.to_owned() }
     }
 
-    async fn connect(&self) -> Client {
+    async fn connect(&self, intents: Intents) -> Client {
         loop {
-            let builder = Client::builder(self.endpoints.clone()).device(&self.name).backoff(WAIT, 20 * WAIT);
+            let builder = Client::builder(self.endpoints.clone()).device(&self.name).intents(intents).backoff(WAIT, 20 * WAIT);
             match builder.connect_timeout(SEND).connect(&self.person.token).await {
                 Ok(client) => return client,
                 Err(Error::Unauthorized(_) | Error::Evicted) => self.world.notes.broken(format!("{} may not connect", self.name)),
@@ -48,7 +48,7 @@ impl Program {
         let number = self.world.notes.observer(&self.name);
         let reader = Reader::new(self.world.clone(), number, self.person.data.clone());
         let watch = async {
-            let client = self.connect().await;
+            let client = self.connect(Intents::all()).await;
             let mut events = client.events();
             while let Some(event) = events.next().await {
                 match event {
@@ -77,7 +77,8 @@ impl Program {
     pub async fn write(self, channel: &str, pace: Duration) {
         let Ok(channel_id) = channel.parse::<ChannelId>() else { return };
         let (notes, sender) = (&self.world.notes, self.world.notes.sender());
-        let mut client = self.connect().await;
+        // It hears nothing but answers.
+        let mut client = self.connect(Intents::empty()).await;
         for number in 0.. {
             if notes.is_over() {
                 return client.close().await;
@@ -91,7 +92,7 @@ impl Program {
                     Ok(ack) => break notes.acked(sender, &nonce, &ack.message_id.to_string()),
                     Err(Error::Closed | Error::Evicted | Error::Unauthorized(_)) => {
                         notes.broken(format!("{} was ended", self.name));
-                        client = self.connect().await;
+                        client = self.connect(Intents::empty()).await;
                     }
                     Err(_) => sleep(WAIT).await,
                 }

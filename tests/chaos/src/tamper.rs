@@ -295,10 +295,19 @@ mod tests {
 
     #[test]
     fn streams_are_cut_into_messages() {
-        cuts(resp, &[
-            b"+OK\r\n", b"$-1\r\n", b"*-1\r\n", b":12\r\n", b"$3\r\na\r\n\r\n", b"*2\r\n$1\r\na\r\n*1\r\n:1\r\n",
-            b">3\r\n$7\r\nmessage\r\n$1\r\nt\r\n$2\r\nhi\r\n", b"%1\r\n+a\r\n_\r\n",
-        ]);
+        cuts(
+            resp,
+            &[
+                b"+OK\r\n",
+                b"$-1\r\n",
+                b"*-1\r\n",
+                b":12\r\n",
+                b"$3\r\na\r\n\r\n",
+                b"*2\r\n$1\r\na\r\n*1\r\n:1\r\n",
+                b">3\r\n$7\r\nmessage\r\n$1\r\nt\r\n$2\r\nhi\r\n",
+                b"%1\r\n+a\r\n_\r\n",
+            ],
+        );
         cuts(websocket, &[b"HTTP/1.1 101 x\r\nA: b\r\n\r\n", b"\x81\x02hi", b"\x88\x00", b"\x81\x7e\x00\x03abc"]);
         cuts(cql, &[b"\x84\x00\x00\x01\x08\x00\x00\x00\x02ab", b"\x84\x00\x00\x02\x08\x00\x00\x00\x00"]);
     }

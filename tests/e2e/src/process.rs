@@ -94,10 +94,10 @@ impl Process {
         kill_process(self.pid(), Signal::CONT).unwrap();
     }
 
-    /// The most files that it may have open from now on.
-    pub fn limit_files(&self, most: u64) {
-        let hard = Rlimit { current: Some(most), maximum: getrlimit(Resource::Nofile).maximum };
-        prlimit(Some(self.pid()), Resource::Nofile, hard).unwrap();
+    /// The most files that it may have open from now on; none: as many as it could have had from the start.
+    pub fn limit_files(&self, most: Option<u64>) {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(Some(self.pid()), Resource::Nofile, Rlimit { current: most.or(maximum), maximum }).unwrap();
     }
 
     /// How many files it has open.

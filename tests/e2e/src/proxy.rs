@@ -155,11 +155,7 @@ async fn connection(near: TcpStream, mut state: watch::Receiver<State>, tamper: 
     }
 }
 
-fn change(
-    tamper: &Mutex<Option<Box<dyn Tamper>>>,
-    bytes: &mut Vec<u8>,
-    with: impl FnOnce(&mut dyn Tamper, &[u8]) -> Vec<u8>,
-) {
+fn change(tamper: &Mutex<Option<Box<dyn Tamper>>>, bytes: &mut Vec<u8>, with: impl FnOnce(&mut dyn Tamper, &[u8]) -> Vec<u8>) {
     if let Some(tamper) = tamper.lock().unwrap_or_else(PoisonError::into_inner).as_deref_mut() {
         *bytes = with(tamper, bytes);
     }
