@@ -12,6 +12,8 @@ use crate::{
     test::Workspace,
 };
 
+/// Names the folder of the programs with failpoints.
+pub(crate) const FOLDER: &str = "JISCORD_CHAOS_PROGRAMS";
 /// The packages with the programs under test, and these.
 const PROGRAMS: [(&str, &str); 4] = [
     ("jiscord", "jiscord"),
@@ -34,18 +36,22 @@ pub(crate) fn run(args: impl Iterator<Item = String>) -> ExitCode {
 fn prepare() -> Result<Command, Stop> {
     let workspace = Workspace::read()?;
     let programs = programs(&workspace)?;
-    done(cargo().args(["build", "-p", "jiscord-chaos"]))?;
     redis::install()?;
     cassandra::install()?;
     let mut command = Command::new(workspace.program("chaos"));
-    command.env("JISCORD_E2E_PROGRAMS", programs).env("JISCORD_CHAOS_FAILPOINTS", "1").env_remove("JISCORD_TEST_CQL");
+    command.env(FOLDER, programs).env_remove("JISCORD_TEST_CQL");
     Ok(command)
 }
 
 /// Builds the programs with failpoints, in a folder of their own: whoever starts the others starts them without.
 pub(crate) fn programs(workspace: &Workspace) -> Result<PathBuf, Stop> {
     let folder = workspace.target().join("debug").join("failpoints");
-    let packages = || PROGRAMS.into_iter().flat_map(|(package, _)| ["-p", package]);
+    // With one test, cargo takes what is built for tests, where that is there.
+    let build = || {
+        let mut build = cargo();
+        build.args(["build", "--workspace", "--bins", "--test", "short"]);
+        build
+    };
     let features: Vec<_> = PROGRAMS.iter().map(|(package, _)| format!("{package}/failpoints")).collect();
     let copy = || -> std::io::Result<()> {
         fs::create_dir_all(&folder)?;
@@ -57,9 +63,9 @@ pub(crate) fn programs(workspace: &Workspace) -> Result<PathBuf, Stop> {
         }
         Ok(())
     };
-    let built = done(cargo().arg("build").args(packages()).arg("--features").arg(features.join(",")));
+    let built = done(build().arg("--features").arg(features.join(",")));
     let copied: Outcome = built.and_then(|()| copy().map_err(|error| Stop::Failed(format!("{}: {error}", folder.display()))));
     // Cargo has kept those without, and puts them back.
-    done(cargo().arg("build").args(packages()))?;
+    done(&mut build())?;
     copied.map(|()| folder)
 }

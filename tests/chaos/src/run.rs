@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap,
     env,
     fmt::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use jiscord_e2e::use_programs;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::task::block_in_place;
 
@@ -19,8 +20,8 @@ use crate::{
     stage::{Shape, Stage},
 };
 
-/// Says that the programs stop at failpoints.
-const FAILPOINTS: &str = "JISCORD_CHAOS_FAILPOINTS";
+/// Names a folder of the programs, built with failpoints.
+const PROGRAMS: &str = "JISCORD_CHAOS_PROGRAMS";
 
 /// How long a run goes on.
 #[derive(Clone, Debug)]
@@ -99,7 +100,9 @@ pub fn left_out() -> String {
 ///
 /// If the system cannot be set up, or does not start again.
 pub async fn run(plan: &Plan) -> Report {
-    let failpoints = env::var(FAILPOINTS).is_ok_and(|value| !value.is_empty());
+    let programs = env::var_os(PROGRAMS).filter(|folder| !folder.is_empty());
+    let failpoints = programs.is_some();
+    programs.map(PathBuf::from).into_iter().for_each(use_programs);
     let mut random = StdRng::seed_from_u64(plan.seed);
     let node = (plan.own_database && plan.shape == Shape::Services).then(|| {
         let folder = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)).unwrap_or_else(env::temp_dir);

@@ -23,6 +23,7 @@ pub use self::{
     http::{Answer, Caller},
     person::Person,
     process::{Process, plain},
+    program::use_programs,
     proxy::{Proxy, Tamper, Tampering},
     raw::{Raw, frame},
     socket::{End, Socket},

@@ -6,11 +6,16 @@ use std::{
     env::consts::EXE_SUFFIX,
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
-/// Names a folder of programs to use in the place of those that cargo has built last.
-const PROGRAMS: &str = "JISCORD_E2E_PROGRAMS";
+/// Where to find them, if not where cargo has put them.
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// The programs in this folder are taken from now on, whatever they are built from. What was said first counts.
+pub fn use_programs(folder: PathBuf) {
+    let _ = FOLDER.set(folder);
+}
 
 /// The program that cargo has put beside this test's. Cargo names it only to tests of its own package, and a build from here
 /// could choose other features than the one under way.
@@ -19,8 +24,8 @@ pub(crate) fn program(name: &'static str) -> PathBuf {
     let mut checked = CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
     let found = checked.get_or_insert_default().entry(name).or_insert_with(|| {
         let file = format!("{name}{EXE_SUFFIX}");
-        if let Some(folder) = env::var_os(PROGRAMS).filter(|folder| !folder.is_empty()) {
-            return Ok(Path::new(&folder).join(file));
+        if let Some(folder) = FOLDER.get() {
+            return Ok(folder.join(file));
         }
         // target/debug/deps/this-test, or target/debug/this-program
         let here = env::current_exe().unwrap();
