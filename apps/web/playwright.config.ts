@@ -1,13 +1,15 @@
 import { defineConfig } from "@playwright/test";
 
-// Against the all-in-one, which every worker starts for itself; or against a server that is there, at JISCORD_URL: then only
-// what is marked @services runs (see e2e/server.ts).
+// Against the all-in-one, which every worker starts for itself; or, with JISCORD_E2E=services, against the three services, or
+// against a server that is there, at JISCORD_URL: then only what is marked @services runs (see e2e/server.ts).
+const few = process.env.JISCORD_URL || process.env.JISCORD_E2E === "services";
+
 export default defineConfig({
   testDir: "e2e",
   outputDir: "e2e/results",
   testMatch: "*.spec.ts",
-  grep: process.env.JISCORD_URL ? /@services/ : undefined,
-  workers: process.env.JISCORD_URL ? 1 : 2,
+  grep: few ? /@services/ : undefined,
+  workers: few ? 1 : 2,
   forbidOnly: process.env.CI === "true",
   reporter: [["list"]],
   timeout: 60_000,

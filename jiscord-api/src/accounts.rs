@@ -97,7 +97,7 @@ impl Accounts {
         let user = self.authenticate(email, password).await?;
         let (login_id, user_id, begun) = (Uuid::new_v4(), user.user_id, self.tokens.seconds());
         self.logins()?.begin_login(NewLogin { login_id, user_id, begun }).await?;
-        Ok((self.logged_in(user, Some(login_id))?, self.tokens.refresh_token(login_id, 0)))
+        Ok((self.logged_in(user, Some(Login::new(login_id, begun)))?, self.tokens.refresh_token(login_id, 0)))
     }
 
     /// A new token and a new refresh token for whoever shows one. [`Code::UNAUTHORIZED`] if it is none of ours, or its login has
@@ -106,9 +106,10 @@ impl Accounts {
         let bad = || Fault::new(Code::UNAUTHORIZED, "this login has ended");
         let (login, shown) = self.tokens.read_refresh_token(token).ok_or_else(bad)?;
         match self.logins()?.refresh_login(login, shown).await? {
-            Refreshed::Current { user_id, generation } => {
+            Refreshed::Current { user_id, begun, generation } => {
                 let account = self.users.get(user_id).await?.ok_or_else(bad)?;
-                Ok((self.logged_in(account.user, Some(login))?, self.tokens.refresh_token(login, generation)))
+                let said = self.logged_in(account.user, Some(Login::new(login, begun)))?;
+                Ok((said, self.tokens.refresh_token(login, generation)))
             }
             Refreshed::Replayed { user_id } => {
                 tracing::warn!(user = %user_id, "a refresh token was used twice; its login ends");
@@ -119,14 +120,14 @@ impl Accounts {
         }
     }
 
-    /// Ends the logins of a token and of a refresh token, or all logins of their user until now. What has ended already, or was
+    /// Ends the logins of a token and of refresh tokens, or all logins of their users until now. What has ended already, or was
     /// none of ours, is no error.
-    pub async fn logout(&self, who: Option<&Identity>, refresh: Option<&str>, everywhere: bool) -> Result<()> {
+    pub async fn logout(&self, who: Option<&Identity>, refresh: &[&str], everywhere: bool) -> Result<()> {
         let mut ends = HashSet::new();
         if let Some((user, login)) = who.and_then(|who| Some((who.user_id, who.login?))) {
             ends.insert((user, Revoked::Login(login.id)));
         }
-        if let Some((login, shown)) = refresh.and_then(|token| self.tokens.read_refresh_token(token)) {
+        for (login, shown) in refresh.iter().filter_map(|token| self.tokens.read_refresh_token(token)) {
             // Whose it is only the login knows.
             let user = match self.logins()?.refresh_login(login, shown).await? {
                 Refreshed::Current { user_id, .. } | Refreshed::Replayed { user_id } => Some(user_id),
@@ -144,10 +145,10 @@ impl Accounts {
         Ok(())
     }
 
-    fn logged_in(&self, user: User, login: Option<Uuid>) -> Result<LoggedIn> {
+    fn logged_in(&self, user: User, login: Option<Login>) -> Result<LoggedIn> {
         let who = Identity::new(user.user_id, user.username.clone());
         let who = match login {
-            Some(id) => who.with_login(Login::new(id, 0)),
+            Some(login) => who.with_login(login),
             None => who,
         };
         Ok(LoggedIn { token: self.tokens.sign(&who)?, user: seen_by_itself(user) })

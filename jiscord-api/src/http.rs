@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, RequestPartsExt, Router,
-    body::Bytes,
+    body::{Bytes, HttpBody},
     extract::{DefaultBodyLimit, FromRef, FromRequest, FromRequestParts, Request},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -14,7 +14,7 @@ use axum::{
     middleware::map_response,
     response::{IntoResponse, Response},
 };
-use jiscord_core::{Code, Fault, http::ClientAddr, id::IdError};
+use jiscord_core::{Code, Fault, http::ClientAddr, id::IdError, json};
 use serde::de::DeserializeOwned;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -191,12 +191,15 @@ where
     S: Send + Sync,
     Arc<Settings>: FromRef<S>,
 {
-    let time = Arc::<Settings>::from_ref(state).limits.body_time;
-    match tokio::time::timeout(time, Bytes::from_request(request, state)).await {
+    let settings = Arc::<Settings>::from_ref(state);
+    let too_large = || Fault::new(Code::TOO_LARGE, "the body is too large");
+    // Before the first byte of a body that says by itself that it is too large.
+    if request.body().size_hint().lower() > settings.limits.body as u64 {
+        return Err(too_large().into());
+    }
+    match tokio::time::timeout(settings.limits.body_time, Bytes::from_request(request, state)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            Err(Fault::new(Code::TOO_LARGE, "the body is too large").into())
-        }
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large().into()),
         Ok(Err(_)) => Err(malformed("the body could not be read").into()),
         Err(_) => Err(Fault::new(Code::TIMEOUT, "the body took too long to arrive").into()),
     }
@@ -204,10 +207,9 @@ where
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     let unlike = |error| malformed(format!("not the JSON that is wanted: {error}"));
-    // Twice: a type skips unknown fields unseen, however deep they are nested, and reads arrays as well as objects; a
-    // `Value` does neither, but does not tell when a key comes twice.
-    let whole: serde_json::Value = serde_json::from_slice(bytes).map_err(unlike)?;
-    if !whole.is_object() {
+    // Twice: a type skips unknown fields unseen, and reads arrays as well as objects.
+    json::check(bytes).map_err(unlike)?;
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(malformed("the body must be a JSON object").into());
     }
     Ok(serde_json::from_slice(bytes).map_err(unlike)?)

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod chat;
+mod guesses;
 pub mod http;
 pub mod limits;
 pub mod passwords;

@@ -42,6 +42,10 @@ pub struct Limits {
     pub caller: Rate,
     /// Register and login from one address.
     pub login: Rate,
+    /// Log-ins of one account that may fail in an hour, counted over all networks but those where its owner has logged in before.
+    pub failed_logins: u32,
+    /// The same from one network: 24 bits of IPv4, 48 of IPv6.
+    pub failed_logins_in_network: u32,
     /// How many callers a rate limiter tells apart.
     pub rate_keys: u32,
     /// Guilds that a user can be in. Calls that run at once may pass it by a few.
@@ -69,6 +73,8 @@ impl Default for Limits {
             body_time: Duration::from_secs(30),
             caller: Rate::new(50, 200),
             login: Rate::new(5, 50),
+            failed_logins: 100,
+            failed_logins_in_network: 10,
             rate_keys: 1 << 17,
             guilds_of_user: 200,
             channels_of_guild: 500,

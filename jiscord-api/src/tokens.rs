@@ -23,7 +23,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 /// Bytes that a secret has at least.
 pub const MIN_SECRET: usize = 32;
@@ -50,7 +50,7 @@ pub enum SecretError {
     NoBackend,
 }
 
-/// What a JWT says: `{sub, username, iat, exp}`, and ids to revoke it by.
+/// What a JWT says: `{sub, username, iat, exp}`, and what to revoke it by.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claims {
     sub: String,
@@ -64,6 +64,9 @@ struct Claims {
     /// The login that the token was made for, where that can be refreshed; else the token is a login of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sid: Option<String>,
+    /// When that login began, so that a token that is made while all logins are ended is no way round it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auth_time: Option<u64>,
 }
 
 /// Signs users' JWTs and verifies them.
@@ -120,6 +123,7 @@ impl Jwt {
             nbf: None,
             jti: Some(Uuid::new_v4().to_string()),
             sid: who.login.map(|login| login.id.to_string()),
+            auth_time: who.login.map(|login| login.issued_at),
         };
         jsonwebtoken::encode(&header, &claims, &key.sign)
             .map_err(|error| Fault::new(Code::INTERNAL, "internal error").because(error))
@@ -153,9 +157,9 @@ impl Jwt {
         if !begun || ended || endless {
             return None;
         }
-        let login = claims.sid.or(claims.jti).and_then(|id| id.parse().ok()).unwrap_or_default();
+        let login = claims.sid.or(claims.jti).and_then(|id| id.parse().ok()).unwrap_or_else(|| own_login(token));
         let who = Identity::new(claims.sub.parse().ok()?, claims.username);
-        Some(who.with_login(Login::new(login, claims.iat)))
+        Some(who.with_login(Login::new(login, claims.auth_time.unwrap_or(claims.iat))))
     }
 
     /// What shows that somebody may go on with a login: `<login>.<generation>.<HMAC-SHA256>`. Nothing of it has to be kept, and
@@ -188,6 +192,16 @@ impl Jwt {
     fn now(&self) -> u64 {
         self.clock.now_micros() / 1_000_000
     }
+}
+
+/// A login for a token that names none, as others make them: its own, so that a log-out ends it and no other one.
+fn own_login(token: &str) -> Uuid {
+    // Without the signature, which several spellings could have.
+    let said = token.rsplit_once('.').map_or(token, |(said, _)| said);
+    let name = Sha256::new().chain_update(b"jiscord login\0").chain_update(said).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&name[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 #[async_trait]

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use crate::{
     endpoints::Endpoints,
     error::{Error, Result},
-    event::{Events, Queue},
+    event::{Events, Queue, ResumePoint},
     gateway::{Backoff, Command, Gateway, Settings},
     http::{Answer, Http},
     outbox::{Draft, Outbox},
@@ -64,10 +64,11 @@ pub struct Builder {
     device: Option<String>,
     intents: Option<Intents>,
     connect_timeout: Duration,
-    send_timeout: Duration,
-    backoff: Backoff,
+    pub(crate) send_timeout: Duration,
+    pub(crate) backoff: Backoff,
     sends: usize,
     event_bytes: usize,
+    resume: Option<ResumePoint>,
 }
 
 impl Builder {
@@ -81,6 +82,14 @@ impl Builder {
     /// What to be told; everything if never set.
     pub fn intents(mut self, intents: Intents) -> Self {
         self.intents = Some(intents);
+        self
+    }
+
+    /// Goes on with a session that another run of this program had, of the same user and device
+    /// ([`Events::resume_point`]): what happened since is told first. Where that is not possible, it begins with
+    /// [`Event::Ready`](crate::Event::Ready).
+    pub fn resume(mut self, point: ResumePoint) -> Self {
+        self.resume = Some(point);
         self
     }
 
@@ -115,9 +124,14 @@ impl Builder {
         self
     }
 
+    /// The HTTP API that it will use, without a token.
+    pub(crate) fn http(&self) -> Result<Http> {
+        Http::new(self.endpoints.clone())
+    }
+
     /// Logs in, then connects.
     pub async fn login(self, email: &str, password: &str) -> Result<Client> {
-        let login = Http::new(self.endpoints.clone())?.login(email, password).await?;
+        let login = self.http()?.login(email, password).await?;
         self.connect(login.token).await
     }
 
@@ -126,10 +140,13 @@ impl Builder {
     pub async fn connect(self, token: impl Into<String>) -> Result<Client> {
         let token: SecretString = token.into().into();
         let device = Device::new(self.device.as_deref().unwrap_or("sdk"))?;
-        let http = Http::new(self.endpoints)?.with_secret(token.clone());
+        let http = self.http()?.with_secret(token.clone());
         let (sender, commands) = mpsc::unbounded_channel();
         let (first, connected) = oneshot::channel();
         let events = Queue::new(self.event_bytes);
+        if let Some(point) = self.resume.clone() {
+            events.begin_at(point);
+        }
         let gateway = Gateway {
             transport: http.transport().clone(),
             settings: Settings {
@@ -144,6 +161,7 @@ impl Builder {
             events: events.clone(),
             first: Some(first),
             ready: None,
+            resume: self.resume,
             outbox: Outbox::default(),
         };
         sys::spawn(gateway.run());
@@ -182,6 +200,7 @@ impl Client {
             backoff: Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) },
             sends: SENDS,
             event_bytes: EVENT_BYTES,
+            resume: None,
         }
     }
 
@@ -189,8 +208,8 @@ impl Client {
     /// which ends.
     ///
     /// While 1 MiB of events wait to be taken, the connection is read no further, unless a send waits for its answer; the
-    /// heartbeat goes on. Past 8 MiB, or when the server tires of waiting, the connection is made anew, which
-    /// [`Event::Ready`](crate::Event::Ready) tells. A program that never calls this gets no events kept beyond the first
+    /// heartbeat goes on. Past 8 MiB, or when the server tires of waiting, the connection is made anew, and what did not fit is told
+    /// then. A program that never calls this gets no events kept beyond the first
     /// 1 MiB, and none once its stream is dropped.
     pub fn events(&self) -> Events {
         self.inner.events.listen()
@@ -202,6 +221,10 @@ impl Client {
     /// cut off is sent again under the same nonce, which is stored once.
     pub fn send(&self, channel: ChannelId, content: impl Into<String>) -> Send {
         let message = SendMessage { channel_id: channel, content: content.into(), nonce: None, reply_to: None };
+        self.send_message(message)
+    }
+
+    pub(crate) fn send_message(&self, message: SendMessage) -> Send {
         Send { client: self.clone(), message, timeout: self.inner.send_timeout }
     }
 

@@ -1,8 +1,9 @@
 //! Where a server is.
 
-use url::Url;
-
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sys::Url,
+};
 
 /// The addresses of a server's three parts.
 #[derive(Clone, Debug, PartialEq, Eq)]

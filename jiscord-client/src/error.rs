@@ -49,6 +49,24 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// The same for another one who waits; what happened underneath becomes its text.
+    pub(crate) fn echo(&self) -> Self {
+        match self {
+            Self::Address(why) => Self::Address(why.clone()),
+            Self::Invalid(why) => Self::Invalid(*why),
+            Self::Unauthorized(why) => Self::Unauthorized(why.clone()),
+            Self::Evicted => Self::Evicted,
+            Self::Refused(refusal) => Self::Refused(refusal.clone()),
+            Self::Unreachable(why) => Self::Unreachable(why.to_string().into()),
+            Self::OutcomeUnknown { nonce } => Self::OutcomeUnknown { nonce: nonce.clone() },
+            Self::Busy => Self::Busy,
+            Self::Protocol(why) => Self::Protocol(why.to_string().into()),
+            Self::Closed => Self::Closed,
+        }
+    }
+}
+
 /// A server's no.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -7,14 +7,16 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures_util::Stream;
 use jiscord_core::{
-    ServerFrame,
+    Position, ServerFrame,
     frame::{ChannelDelete, ErrorFrame, GuildCreate, GuildDelete, MemberRemove, Ready, Resync, Typing},
     model::{Channel, Member, Message},
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
@@ -23,9 +25,16 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A session began: the first, or one after the connection was lost. What happened in between is in the channels'
-    /// history ([`crate::Http::messages`] with `after`), not in this stream.
+    /// A session began: the first, or one that could not go on after the connection was lost. What happened in between is in the
+    /// channels' history ([`crate::Http::messages`] with `after`), not in this stream.
     Ready(Ready),
+    /// The connection was lost and the session goes on: what happened in between came just before this.
+    Resumed,
+    /// The connection is lost, and will be made anew after so long. [`Event::Resumed`] or [`Event::Ready`] tells when it is.
+    Lost {
+        /// How long it waits before it tries.
+        retry_in: Duration,
+    },
     /// What was kept of these topics may be stale; read it again.
     Resync(Resync),
     /// A message was written, perhaps by this client.
@@ -78,7 +87,20 @@ pub struct Events {
     turn: u64,
 }
 
+/// Where a program is in what happens. Keep it, with what came of the events until then, and give it to
+/// [`Builder::resume`](crate::client::Builder::resume) when the program starts again: what happened meanwhile is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResumePoint {
+    pub(crate) ready: Ready,
+    pub(crate) after: Position,
+}
+
 impl Events {
+    /// Behind the last event that was taken. `None` before the first one.
+    pub fn resume_point(&self) -> Option<ResumePoint> {
+        self.queue.state().point.clone()
+    }
+
     /// The next event; `None` when there will be no more.
     pub async fn next(&mut self) -> Option<Result<Event>> {
         poll_fn(|cx| self.queue.poll(self.turn, cx)).await
@@ -119,12 +141,20 @@ struct Shared {
 }
 
 struct State {
-    items: VecDeque<(Result<Event>, usize)>,
+    items: VecDeque<Item>,
+    /// Behind the last event that was taken.
+    point: Option<ResumePoint>,
     bytes: usize,
     listener: Listener,
     turns: u64,
     waker: Option<Waker>,
     ended: bool,
+}
+
+struct Item {
+    event: Result<Event>,
+    p: Option<Position>,
+    bytes: usize,
 }
 
 #[derive(PartialEq)]
@@ -142,8 +172,14 @@ impl Queue {
     const STRETCH: usize = 8;
 
     pub(crate) fn new(full: usize) -> Self {
-        let state = State { items: VecDeque::new(), bytes: 0, listener: Listener::Awaited, turns: 0, waker: None, ended: false };
+        let items = VecDeque::new();
+        let state = State { items, point: None, bytes: 0, listener: Listener::Awaited, turns: 0, waker: None, ended: false };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), drained: Notify::new(), full: full.max(1) }) }
+    }
+
+    /// Goes on from where another process was.
+    pub(crate) fn begin_at(&self, point: ResumePoint) {
+        self.state().point = Some(point);
     }
 
     /// The stream; an earlier one ends.
@@ -157,6 +193,11 @@ impl Queue {
 
     /// Adds an event whose frame had `bytes`. False if there is far too much already.
     pub(crate) fn push(&self, event: Result<Event>, bytes: usize) -> bool {
+        self.push_at(event, None, bytes)
+    }
+
+    /// The same, for an event with a place in the log.
+    pub(crate) fn push_at(&self, event: Result<Event>, p: Option<Position>, bytes: usize) -> bool {
         let mut state = self.state();
         if state.listener == Listener::Awaited && state.bytes >= self.shared.full {
             // A program that only sends must not be slowed down by what it does not want to hear.
@@ -170,7 +211,7 @@ impl Queue {
             return false;
         }
         state.bytes += bytes;
-        state.items.push_back((event, bytes));
+        state.items.push_back(Item { event, p, bytes });
         state.wake();
         true
     }
@@ -191,7 +232,7 @@ impl Queue {
         let mut state = self.state();
         state.ended = true;
         if let Some(error) = error {
-            state.items.push_back((Err(error), 0));
+            state.items.push_back(Item { event: Err(error), p: None, bytes: 0 });
         }
         state.wake();
     }
@@ -201,8 +242,11 @@ impl Queue {
         if state.listener != Listener::Here(turn) {
             return Poll::Ready(None);
         }
-        if let Some((event, bytes)) = state.items.pop_front() {
+        if let Some(Item { event, p, bytes }) = state.items.pop_front() {
             state.bytes -= bytes;
+            if let (Ok(event), Some(p)) = (&event, p) {
+                state.pass(event, p);
+            }
             if state.bytes < self.shared.full {
                 self.shared.drained.notify_one();
             }
@@ -231,6 +275,20 @@ impl Queue {
 }
 
 impl State {
+    /// An event was taken.
+    fn pass(&mut self, event: &Event, p: Position) {
+        match (event, &mut self.point) {
+            (Event::Ready(ready), point) => *point = Some(ResumePoint { ready: ready.clone(), after: p }),
+            (Event::Resync(resync), Some(point)) if resync.epoch != point.ready.epoch => {
+                point.ready.epoch.clone_from(&resync.epoch);
+                point.after = p;
+            }
+            // One that was lost before and found later stands below.
+            (_, Some(point)) => point.after = point.after.max(p),
+            (_, None) => {}
+        }
+    }
+
     fn clear(&mut self) {
         self.items.clear();
         self.bytes = 0;

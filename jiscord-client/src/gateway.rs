@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! dial ──► HELLO ──► IDENTIFY ──► READY ──► live ──► cut ──► wait, longer each time ──► dial
-//!                                            └─────────────► stop: bad token, evicted, closed
+//!               └──► RESUME ──► RESUMED ──┘    └──► stop: bad token, evicted, closed
 //! ```
 //!
 //! Whatever it waits for, it takes commands and keeps their deadlines meanwhile.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
@@ -15,23 +16,27 @@ use std::{
 };
 
 use jiscord_core::{
-    ChannelId, ClientFrame, Code, Placed, Position, ServerFrame,
-    frame::{CloseCode, FrameError, Identify, Intents, Ready, TypingStart},
+    ChannelId, ClientFrame, Code, Placed, Position, ServerFrame, SessionId,
+    frame::{CloseCode, FrameError, Hello, Identify, Intents, Ready, Resume, TypingStart},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     select,
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
 };
-use url::Url;
 
 use crate::{
     error::{Error, Result, Source},
-    event::{Event, Queue},
+    event::{Event, Queue, ResumePoint},
     outbox::{Draft, Outbox},
-    sys::{self, Incoming, Instant, Reader, Transport, Writer},
+    sys::{self, Incoming, Instant, Reader, Transport, Url, Writer},
 };
 
+/// A session is resumed from so many microseconds before the last event, so that one that was lost just before the cut is told
+/// too. What was told already is told once.
+const OVERLAP: u64 = 5_000_000;
+/// How many positions are remembered for that.
+const REMEMBERED: usize = 65_536;
 /// How long closing may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A session that lived so long was a good one: the next wait is short again.
@@ -70,7 +75,7 @@ impl Backoff {
         self.first.saturating_mul(1 << tries.min(16)).min(self.most)
     }
 
-    fn wait(self, tries: u32) -> Duration {
+    pub(crate) fn wait(self, tries: u32) -> Duration {
         // Half is certain, half is spread: zero waits would hammer a server that refuses at once.
         let half = self.bound(tries) / 2;
         half + sys::random_below(half)
@@ -83,6 +88,8 @@ enum Cut {
     Stop(Error),
     /// Come back, after at least so long.
     Lost(Source, Duration),
+    /// The session cannot be resumed: come back and begin another one.
+    Anew,
 }
 
 impl Cut {
@@ -94,38 +101,73 @@ impl Cut {
         match code.and_then(CloseCode::from_code) {
             Some(CloseCode::BadToken) => Self::Stop(Error::Unauthorized("the gateway refused the token".into())),
             Some(CloseCode::Evicted) => Self::Stop(Error::Evicted),
+            Some(CloseCode::ResumeRefused) => Self::Anew,
             Some(known) => Self::lost(format!("closed by the server: {} ({})", known.reason(), known.code())),
             None => Self::lost(code.map_or("closed by the server".into(), |code| format!("closed by the server ({code})"))),
         }
     }
 }
 
-/// The log's name and the last place in it that was told.
+/// Where this client is in the log.
 #[derive(Default)]
 struct Place {
     epoch: String,
+    /// Everything up to here was told.
     p: Position,
+    /// The session that can be resumed from here.
+    session: Option<SessionId>,
+    /// The positions of all events above `floor` that were told.
+    recent: BTreeSet<Position>,
+    floor: Position,
 }
 
 impl Place {
-    /// Keeps up with a frame; false if it stands where it cannot.
-    fn pass(&mut self, frame: &Placed) -> bool {
-        let Some(p) = frame.p else { return true };
-        let grows = match &frame.frame {
-            ServerFrame::Ready(Ready { epoch, .. }) => {
-                self.epoch.clone_from(epoch);
-                true
+    /// Where a session was that another process had.
+    fn of(point: &ResumePoint) -> Self {
+        let ResumePoint { ready, after } = point;
+        let (epoch, session) = (ready.epoch.clone(), Some(ready.session_id));
+        Self { epoch, p: *after, session, recent: BTreeSet::new(), floor: *after }
+    }
+
+    /// From where a session can be resumed.
+    fn resume(&self) -> Option<(SessionId, Position)> {
+        Some((self.session?, Position(self.p.0.saturating_sub(OVERLAP)).max(self.floor)))
+    }
+
+    /// Whether an event was told before.
+    fn knows(&self, frame: &Placed) -> bool {
+        let Some(p) = frame.p else { return false };
+        let event = !matches!(
+            frame.frame,
+            ServerFrame::Ready(_) | ServerFrame::Resumed(_) | ServerFrame::Resync(_) | ServerFrame::HeartbeatAck(())
+        );
+        event && (p <= self.floor || self.recent.contains(&p))
+    }
+
+    /// Keeps up with a frame that was told.
+    fn pass(&mut self, frame: &Placed) {
+        let Some(p) = frame.p else { return };
+        match &frame.frame {
+            ServerFrame::Ready(ready) => self.begin(&ready.epoch, p, Some(ready.session_id)),
+            ServerFrame::Resync(resync) if resync.epoch != self.epoch => {
+                let session = self.session;
+                self.begin(&resync.epoch, p, session);
             }
-            ServerFrame::Resync(resync) => {
-                self.epoch.clone_from(&resync.epoch);
-                true
+            // They say up to where everything was told.
+            ServerFrame::Resync(_) | ServerFrame::Resumed(_) | ServerFrame::HeartbeatAck(()) => self.p = self.p.max(p),
+            _ => {
+                self.p = self.p.max(p);
+                self.recent.insert(p);
+                let old = Position(self.p.0.saturating_sub(OVERLAP));
+                while self.recent.len() > REMEMBERED || self.recent.first().is_some_and(|first| *first <= old) {
+                    self.floor = self.recent.pop_first().unwrap_or_default().max(self.floor);
+                }
             }
-            // Says up to where everything was sent, which may be where we are.
-            ServerFrame::HeartbeatAck(()) | ServerFrame::Resumed(_) => p >= self.p,
-            _ => p > self.p,
-        };
-        self.p = p;
-        grows
+        }
+    }
+
+    fn begin(&mut self, epoch: &str, p: Position, session: Option<SessionId>) {
+        *self = Self { epoch: epoch.to_owned(), p, session, recent: BTreeSet::new(), floor: p };
     }
 }
 
@@ -186,6 +228,8 @@ pub(crate) struct Gateway {
     /// Hears how the first attempt went, and where to read what READY told last.
     pub(crate) first: Option<oneshot::Sender<Result<watch::Receiver<Ready>>>>,
     pub(crate) ready: Option<watch::Sender<Ready>>,
+    /// Where another process had a session that is to go on.
+    pub(crate) resume: Option<ResumePoint>,
     pub(crate) outbox: Outbox,
 }
 
@@ -200,9 +244,9 @@ impl Gateway {
                 self.outbox.push(draft);
             }
         }
-        self.outbox.end(|| again(&error));
+        self.outbox.end(|| error.echo());
         if let Some(first) = self.first.take() {
-            let _ = first.send(Err(again(&error)));
+            let _ = first.send(Err(error.echo()));
         }
         self.events.end(match error {
             Error::Closed => None,
@@ -213,13 +257,15 @@ impl Gateway {
     /// Returns why it stays no longer.
     async fn stay(&mut self) -> Error {
         let mut tries = 0;
-        let mut place = Place::default();
+        let mut place = self.resume.as_ref().map(Place::of).unwrap_or_default();
         loop {
             let began = Instant::now();
             let Err(cut) = self.session(&mut place).await;
             self.outbox.disconnected();
             let (why, least) = match cut {
                 Cut::Stop(error) => return error,
+                Cut::Anew if place.session.take().is_some() => continue,
+                Cut::Anew => ("the server refuses to resume what was not resumed".into(), Duration::ZERO),
                 Cut::Lost(why, least) => (why, least.min(LONGEST_WAIT)),
             };
             if self.first.is_some() {
@@ -231,6 +277,8 @@ impl Gateway {
             let wait = least + self.settings.backoff.wait(tries);
             tries += 1;
             tracing::info!(error = %why, ?wait, "gateway connection lost");
+            // Where the program does not read its events, it misses nothing by missing this one.
+            self.events.push(Ok(Event::Lost { retry_in: wait }), size_of::<Event>());
             if let Err(Cut::Stop(error)) = self.meanwhile(sys::sleep(wait)).await {
                 return error;
             }
@@ -239,28 +287,26 @@ impl Gateway {
 
     /// One connection, from dialling to its end.
     async fn session(&mut self, place: &mut Place) -> Result<Infallible, Cut> {
-        let patience = self.settings.connect_timeout;
-        let greeting = sys::timeout(patience, greet(self.transport.clone(), self.settings.gateway.clone(), self.identify()));
-        let (writer, reader, interval, ready, size) =
-            self.meanwhile(greeting).await?.map_err(|_| Cut::lost("the gateway did not answer in time"))??;
-        place.pass(&ready);
-        if let ServerFrame::Ready(ready) = ready.frame {
-            tracing::debug!(session = %ready.session_id, "gateway session is ready");
-            let told = self.ready.get_or_insert_with(|| watch::Sender::new(ready.clone()));
-            told.send_replace(ready.clone());
-            if let Some(first) = self.first.take() {
-                let _ = first.send(Ok(told.subscribe()));
-            }
-            self.tell(Ok(Event::Ready(ready)), size)?;
-        }
-        self.live(writer, reader, interval, place).await
+        let until = Instant::now() + self.settings.connect_timeout;
+        let opening = self.opening(place);
+        let greeting = greet(self.transport.clone(), self.settings.gateway.clone(), opening);
+        let greeting = sys::timeout(self.settings.connect_timeout, greeting);
+        let (writer, reader, interval) = self.meanwhile(greeting).await?.map_err(|_| Cut::lost(LATE))??;
+        self.live(writer, reader, interval, until, place).await
     }
 
     /// Runs a connection, and says goodbye if it is this side that ends it.
-    async fn live(&mut self, writer: Writer, reader: Reader, interval: Duration, place: &mut Place) -> Result<Infallible, Cut> {
+    async fn live(
+        &mut self,
+        writer: Writer,
+        reader: Reader,
+        interval: Duration,
+        until: Instant,
+        place: &mut Place,
+    ) -> Result<Infallible, Cut> {
         let (texts, written) = mpsc::channel(16);
         let mut writing = pin!(write(writer, written));
-        let Err(cut) = self.converse(&texts, writing.as_mut(), reader, interval, place).await;
+        let Err(cut) = self.converse(&texts, writing.as_mut(), reader, interval, until, place).await;
         if matches!(cut, Cut::Stop(Error::Closed)) {
             drop(texts);
             let _ = sys::timeout(FAREWELL, writing).await;
@@ -275,30 +321,38 @@ impl Gateway {
         mut writing: Pin<&mut impl Future<Output = Source>>,
         mut reader: Reader,
         interval: Duration,
+        until: Instant,
         place: &mut Place,
     ) -> Result<Infallible, Cut> {
         let mut heart = Heart::new(interval);
+        // Until then READY or RESUMED has to come, and nothing but the heartbeat is said.
+        let mut opening = Some(until);
         loop {
             let now = Instant::now();
-            let reads = self.events.has_room() || self.outbox.awaits_answer();
+            let reads = opening.is_some() || self.events.has_room() || self.outbox.awaits_answer();
             heart.deaf |= !reads;
             let wakes_at = self.outbox.wakes_at(now).unwrap_or(heart.next);
             select! {
                 incoming = reader.next(), if reads => match incoming {
-                    Incoming::Text(text) => self.hear(&text, place, &mut heart)?,
+                    Incoming::Text(text) => {
+                        if self.hear(&text, place, &mut heart)? {
+                            opening = None;
+                        }
+                    }
                     Incoming::Other => tracing::debug!("skipped a frame that is no text"),
                     Incoming::Closed(code) => return Err(Cut::closed(code)),
                     Incoming::Lost(why) => return Err(Cut::lost(why)),
                 },
                 () = self.events.drained(), if !reads => {}
                 why = &mut writing => return Err(Cut::lost(why)),
-                Ok(room) = texts.reserve(), if self.outbox.has_next(now) => {
+                Ok(room) = texts.reserve(), if opening.is_none() && self.outbox.has_next(now) => {
                     if let Some(message) = self.outbox.next(now) {
                         room.send(ClientFrame::SendMessage(message).encode());
                     }
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::Send(draft)) => self.outbox.push(draft),
+                    Some(Command::Typing(..)) if opening.is_some() => {}
                     Some(Command::Typing(channel_id, place)) => {
                         drop(place);
                         // Where the connection is that slow, typing is what may be lost.
@@ -313,50 +367,76 @@ impl Gateway {
                     }
                 }
                 () = sys::sleep_until(wakes_at) => {}
+                () = sys::sleep_until(until), if opening.is_some() => return Err(Cut::lost(LATE)),
             }
             self.outbox.expire(Instant::now());
         }
     }
 
-    fn hear(&mut self, text: &str, place: &mut Place, heart: &mut Heart) -> Result<(), Cut> {
+    /// Takes in what the gateway says. True if the session is there from now on.
+    fn hear(&mut self, text: &str, place: &mut Place, heart: &mut Heart) -> Result<bool, Cut> {
         let frame = match Placed::read(text) {
             Ok(frame) => frame,
             Err(FrameError::UnknownOp(op)) => {
                 tracing::debug!(op, "skipped an event from a newer server");
-                return Ok(());
+                return Ok(false);
             }
-            Err(error) => return self.tell(Err(Error::Protocol(error.into())), text.len()),
+            Err(error) => return self.tell(Err(Error::Protocol(error.into())), None, text.len()).map(|()| false),
         };
-        let before = place.p;
-        if !place.pass(&frame) {
-            tracing::warn!(op = frame.frame.op(), p = %place.p, %before, epoch = place.epoch, "events are out of order");
+        if place.knows(&frame) {
+            return Ok(false);
         }
-        match frame.frame {
+        let begins = matches!(frame.frame, ServerFrame::Ready(_) | ServerFrame::Resumed(_));
+        match &frame.frame {
             ServerFrame::HeartbeatAck(()) => heart.acknowledged(),
-            ServerFrame::MessageAck(ack) => self.outbox.acknowledge(ack),
+            ServerFrame::MessageAck(ack) => self.outbox.acknowledge(ack.clone()),
+            ServerFrame::Error(error) if place.session.is_none() => tracing::debug!(%error.message, "no session"),
             ServerFrame::Error(error) => {
-                if let Some(error) = self.outbox.refuse(error, Instant::now()) {
+                if let Some(error) = self.outbox.refuse(error.clone(), Instant::now()) {
                     if heart.owed && error.code == Code::RATE_LIMITED && error.nonce.is_none() {
                         heart.put_off(error.retry_after.map_or(heart.interval / 4, Duration::from_millis));
                     }
-                    return self.tell(Ok(Event::CommandFailed(error)), text.len());
+                    self.tell(Ok(Event::CommandFailed(error)), None, text.len())?;
                 }
             }
             ServerFrame::Reconnect(reconnect) => {
                 return Err(Cut::Lost("the server is going away".into(), Duration::from_millis(reconnect.retry_after)));
             }
             ServerFrame::InvalidSession(()) => tracing::debug!("the session is over; the close code will say why"),
-            frame => {
-                if let Some(event) = Event::from_frame(frame) {
-                    return self.tell(Ok(event), text.len());
+            ServerFrame::Ready(ready) => {
+                tracing::debug!(session = %ready.session_id, "gateway session is ready");
+                self.is_ready(ready.clone());
+                self.tell(Ok(Event::Ready(ready.clone())), frame.p, text.len())?;
+            }
+            ServerFrame::Resumed(resumed) => {
+                tracing::debug!(replayed = resumed.replayed, "gateway session is resumed");
+                if let Some(point) = self.resume.take() {
+                    self.is_ready(point.ready);
+                }
+                self.tell(Ok(Event::Resumed), frame.p, text.len())?;
+            }
+            other => {
+                if let Some(event) = Event::from_frame(other.clone()) {
+                    self.tell(Ok(event), frame.p, text.len())?;
                 }
             }
         }
-        Ok(())
+        // Only what was told counts as told: the rest is told when the session is resumed.
+        place.pass(&frame);
+        Ok(begins)
     }
 
-    fn tell(&self, event: Result<Event>, bytes: usize) -> Result<(), Cut> {
-        match self.events.push(event, bytes) {
+    /// What READY said, for whoever asks, and for whoever waits for the first connection.
+    fn is_ready(&mut self, ready: Ready) {
+        let told = self.ready.get_or_insert_with(|| watch::Sender::new(ready.clone()));
+        told.send_replace(ready);
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Ok(told.subscribe()));
+        }
+    }
+
+    fn tell(&self, event: Result<Event>, p: Option<Position>, bytes: usize) -> Result<(), Cut> {
+        match self.events.push_at(event, p, bytes) {
             true => Ok(()),
             false => Err(Cut::lost("the program does not read its events")),
         }
@@ -380,33 +460,41 @@ impl Gateway {
         }
     }
 
-    fn identify(&self) -> String {
+    /// IDENTIFY, or RESUME where there is a session to go on with.
+    fn opening(&self, place: &Place) -> String {
         let Settings { token, device, intents, .. } = &self.settings;
-        let identify = Identify { token: token.expose_secret().into(), device: device.clone(), intents: *intents };
-        ClientFrame::Identify(identify).encode()
+        let (token, device, intents) = (token.expose_secret().to_owned(), device.clone(), *intents);
+        match place.resume() {
+            Some((session_id, after)) => {
+                let epoch = place.epoch.clone();
+                ClientFrame::Resume(Resume { token, session_id, device, intents, epoch, after }).encode()
+            }
+            None => ClientFrame::Identify(Identify { token, device, intents }).encode(),
+        }
     }
 }
 
-/// Dials, waits for HELLO, identifies and waits for READY; with them the heartbeat's interval and READY's size.
-async fn greet(transport: Transport, gateway: Url, identify: String) -> Result<(Writer, Reader, Duration, Placed, usize), Cut> {
+/// What is said of a gateway that takes too long.
+const LATE: &str = "the gateway did not answer in time";
+
+/// Dials, waits for HELLO and says the first word; with the connection the heartbeat's interval.
+async fn greet(transport: Transport, gateway: Url, opening: String) -> Result<(Writer, Reader, Duration), Cut> {
     let (mut writer, mut reader) = transport.connect(&gateway).await.map_err(Cut::lost)?;
-    let (hello, _) = read_until(&mut reader, |frame| matches!(frame, ServerFrame::Hello(_))).await?;
-    let ServerFrame::Hello(hello) = hello.frame else { return Err(Cut::lost("no HELLO")) };
-    writer.send(identify).await.map_err(Cut::lost)?;
-    let (ready, size) = read_until(&mut reader, |frame| matches!(frame, ServerFrame::Ready(_))).await?;
+    let hello = hello(&mut reader).await?;
+    writer.send(opening).await.map_err(Cut::lost)?;
     // A server that says 0 would make us beat without end.
     let interval = Duration::from_millis(hello.heartbeat_interval).max(Duration::from_millis(10));
-    Ok((writer, reader, interval, ready, size))
+    Ok((writer, reader, interval))
 }
 
-/// Reads on to the frame that is wanted.
-async fn read_until(reader: &mut Reader, wanted: impl Fn(&ServerFrame) -> bool) -> Result<(Placed, usize), Cut> {
+/// Reads on to HELLO.
+async fn hello(reader: &mut Reader) -> Result<Hello, Cut> {
     loop {
         match reader.next().await {
             Incoming::Text(text) => match Placed::read(&text) {
-                Ok(frame) if wanted(&frame.frame) => return Ok((frame, text.len())),
-                Ok(frame) => tracing::debug!(op = frame.frame.op(), "skipped before READY"),
-                Err(FrameError::UnknownOp(op)) => tracing::debug!(op, "skipped before READY"),
+                Ok(Placed { frame: ServerFrame::Hello(hello), .. }) => return Ok(hello),
+                Ok(frame) => tracing::debug!(op = frame.frame.op(), "skipped before HELLO"),
+                Err(FrameError::UnknownOp(op)) => tracing::debug!(op, "skipped before HELLO"),
                 Err(error) => return Err(Cut::lost(error)),
             },
             Incoming::Other => {}
@@ -426,16 +514,6 @@ async fn write(mut writer: Writer, mut texts: mpsc::Receiver<String>) -> Source 
     match writer.close().await {
         Ok(()) => "closed".into(),
         Err(why) => why,
-    }
-}
-
-/// The same ending for each who waits.
-fn again(error: &Error) -> Error {
-    match error {
-        Error::Unauthorized(why) => Error::Unauthorized(why.clone()),
-        Error::Evicted => Error::Evicted,
-        Error::Unreachable(why) => Error::Unreachable(why.to_string().into()),
-        _ => Error::Closed,
     }
 }
 
@@ -479,26 +557,54 @@ mod tests {
     fn close_codes_say_whether_to_come_back() {
         assert!(matches!(Cut::closed(Some(4004)), Cut::Stop(Error::Unauthorized(_))));
         assert!(matches!(Cut::closed(Some(4010)), Cut::Stop(Error::Evicted)));
-        for code in [None, Some(1000), Some(1001), Some(1006), Some(1012), Some(1013), Some(4000), Some(4009), Some(4012)] {
+        for code in [None, Some(1000), Some(1001), Some(1006), Some(1012), Some(1013), Some(4000), Some(4009)] {
             assert!(matches!(Cut::closed(code), Cut::Lost(..)), "{code:?}");
         }
+        assert!(matches!(Cut::closed(Some(4012)), Cut::Anew));
+    }
+
+    fn event(p: u64) -> Placed {
+        let text = format!(r#"{{"op":"GUILD_DELETE","d":{{"guildId":"0f8fad5b-d9cb-469f-a165-70867728950e","rev":1}},"p":{p}}}"#);
+        Placed::read(&text).unwrap()
+    }
+
+    fn resync(epoch: &str, p: u64) -> Placed {
+        Placed::read(&format!(r#"{{"op":"RESYNC","d":{{"topics":null,"epoch":"{epoch}"}},"p":{p}}}"#)).unwrap()
     }
 
     #[test]
-    fn places_grow_within_an_epoch() {
-        let ready = r#"{"op":"RESYNC","d":{"topics":null,"epoch":"e"},"p":7}"#;
-        let mut place = Place::default();
-        for (text, grows) in [
-            (ready, true),
-            (r#"{"op":"HEARTBEAT_ACK","d":null,"p":7}"#, true),
-            (r#"{"op":"HEARTBEAT_ACK","d":null}"#, true),
-            (r#"{"op":"RESUMED","d":{"replayed":0},"p":8}"#, true),
-            (r#"{"op":"GUILD_DELETE","d":{"guildId":"0f8fad5b-d9cb-469f-a165-70867728950e","rev":1},"p":8}"#, false),
-            (r#"{"op":"GUILD_DELETE","d":{"guildId":"0f8fad5b-d9cb-469f-a165-70867728950e","rev":1},"p":9}"#, true),
-            (r#"{"op":"HEARTBEAT_ACK","d":null,"p":8}"#, false),
-            (ready, true),
-        ] {
-            assert_eq!(place.pass(&Placed::read(text).unwrap()), grows, "{text}");
+    fn a_session_is_resumed_a_little_before_its_place_and_what_is_known_is_left_out() {
+        const SECOND: u64 = 1_000_000;
+        let mut place = Place { session: Some("0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap()), ..Place::default() };
+        place.pass(&resync("e", 100 * SECOND));
+        assert_eq!(place.resume().unwrap().1.0, 100 * SECOND, "never before it began");
+        for p in [101, 103, 104] {
+            assert!(!place.knows(&event(p * SECOND)));
+            place.pass(&event(p * SECOND));
         }
+        assert_eq!(place.resume().unwrap().1.0, 100 * SECOND);
+        for (p, known) in [(99, true), (100, true), (101, true), (102, false), (103, true), (104, true), (105, false)] {
+            assert_eq!(place.knows(&event(p * SECOND)), known, "{p}");
+        }
+        // What only says how far it is does not count as seen.
+        place.pass(&Placed::read(&format!(r#"{{"op":"HEARTBEAT_ACK","d":null,"p":{}}}"#, 107 * SECOND)).unwrap());
+        assert_eq!(place.resume().unwrap().1.0, 102 * SECOND);
+        assert!(!place.knows(&event(106 * SECOND)));
+        place.pass(&event(108 * SECOND));
+        assert_eq!(place.resume().unwrap().1.0, 103 * SECOND);
+        assert!(place.knows(&event(102 * SECOND)), "too old to be told apart, and before what is asked for");
+        // Another log.
+        place.pass(&resync("f", 50 * SECOND));
+        assert_eq!((place.resume().unwrap().1.0, &*place.epoch), (50 * SECOND, "f"));
+        assert!(!place.knows(&event(51 * SECOND)));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut place = Place::default();
+        for p in 1..=REMEMBERED as u64 + 10 {
+            place.pass(&event(p));
+        }
+        assert_eq!((place.recent.len(), place.floor.0), (REMEMBERED, 10));
     }
 }

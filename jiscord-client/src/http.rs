@@ -20,12 +20,11 @@ use jiscord_core::{
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use url::Url;
 
 use crate::{
     endpoints::{Endpoints, under},
     error::{Error, Refusal, Result},
-    sys::{self, Failure, Reply, Request, Transport},
+    sys::{self, Failure, Reply, Request, Transport, Url},
 };
 
 /// The most that is read of an answer. A page of 100 of the longest messages is far below.
@@ -73,6 +72,12 @@ pub struct Login {
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl From<LoggedIn> for Login {
+    fn from(answer: LoggedIn) -> Self {
+        Self { token: answer.token, user: answer.user.into() }
     }
 }
 
@@ -133,8 +138,39 @@ impl Http {
     pub async fn login(&self, email: &str, password: &str) -> Result<Login> {
         let body = LoginBody { email: email.into(), password: password.into() };
         // Asking twice does no harm, so that this is a read to the way failures are told.
-        let answer: LoggedIn = self.auth(Method::POST, "/login").json(&body).read().await?;
-        Ok(Login { token: answer.token, user: answer.user.into() })
+        self.auth(Method::POST, "/login").json(&body).read::<LoggedIn>().await.map(Login::from)
+    }
+
+    /// The same, and the server gives the browser a cookie that [`Http::refresh`] needs.
+    #[cfg(target_family = "wasm")]
+    pub async fn login_remembered(&self, email: &str, password: &str) -> Result<Login> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            email: &'a str,
+            password: &'a str,
+            remember: bool,
+        }
+
+        self.auth(Method::POST, "/login")
+            .json(&Body { email, password, remember: true })
+            .read::<LoggedIn>()
+            .await
+            .map(Login::from)
+    }
+
+    /// Gets a token by the browser's cookie. `None` if there is no cookie, or none that is good.
+    #[cfg(target_family = "wasm")]
+    pub async fn refresh(&self) -> Result<Option<Login>> {
+        match self.auth(Method::POST, "/refresh").read::<LoggedIn>().await {
+            Ok(answer) => Ok(Some(answer.into())),
+            Err(Error::Unauthorized(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Revokes the token, and the browser's cookie where there is one. Sessions that began with it end.
+    pub async fn logout(&self) -> Result<()> {
+        self.auth(Method::POST, "/logout").write_only().await
     }
 
     /// Whose the token is.
@@ -405,7 +441,7 @@ impl Call<'_> {
 
     fn query(mut self, parameter: &str, value: Option<String>) -> Self {
         if let Some(value) = value {
-            self.request.url.query_pairs_mut().append_pair(parameter, &value);
+            sys::add_query(&mut self.request.url, parameter, &value);
         }
         self
     }

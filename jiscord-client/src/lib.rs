@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod cache;
 mod client;
 mod endpoints;
 mod error;
@@ -8,13 +9,18 @@ mod gateway;
 pub mod http;
 mod outbox;
 mod sys;
+mod timeline;
+mod view;
 
 pub use jiscord_core as core;
 
 pub use self::{
+    cache::{Change, Connection},
     client::{Builder, Client, Send},
     endpoints::Endpoints,
     error::{Error, Refusal, Result, Source},
-    event::{Event, Events},
+    event::{Event, Events, ResumePoint},
     http::Http,
+    timeline::{Splice, Timeline},
+    view::{Listener, View},
 };

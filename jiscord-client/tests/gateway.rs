@@ -3,14 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic like the test")]
 
 mod common;
+mod view;
 
 use std::{future::IntoFuture, time::Duration};
 
 use common::{SLOW, Server, channel, message, message_id, soon, user};
 use futures_util::{FutureExt, StreamExt};
 use jiscord_client::{
-    Client, Endpoints, Error, Event,
-    core::{ClientFrame, Code, ServerFrame, frame::*},
+    Client, Endpoints, Error, Event, Events,
+    core::{ClientFrame, Code, Position, ServerFrame, frame::*},
 };
 
 /// A send in a task of its own.
@@ -130,7 +131,7 @@ async fn a_server_that_misses_a_heartbeat_is_left() {
     assert!(matches!(soon(events.next()).await, Some(Ok(Event::Ready(_)))));
     assert_eq!(peer.hear().await, ClientFrame::Heartbeat(()));
     let (_peer, ()) = tokio::join!(server.session(SLOW), peer.gone());
-    assert!(matches!(soon(events.next()).await, Some(Ok(Event::Ready(_)))));
+    begins_anew(&mut events).await;
 }
 
 #[tokio::test]
@@ -342,7 +343,7 @@ async fn every_other_close_is_come_back_from() {
     for code in [1000, 1001, 1011, 1012, 1013, 4000, 4009, 4011] {
         peer.close(code).await;
         peer = server.session(SLOW).await;
-        assert!(matches!(soon(events.next()).await, Some(Ok(Event::Ready(_)))), "{code}");
+        begins_anew(&mut events).await;
     }
     // Also while it is being greeted, and more than once.
     peer.close(1013).await;
@@ -351,11 +352,11 @@ async fn every_other_close_is_come_back_from() {
         peer.close(1013).await;
     }
     let mut peer = server.session(SLOW).await;
-    assert!(matches!(soon(events.next()).await, Some(Ok(Event::Ready(_)))));
+    begins_anew(&mut events).await;
     // And when it is asked to.
     peer.say(ServerFrame::Reconnect(Reconnect { retry_after: 1 })).await;
     let (_peer, ()) = tokio::join!(server.session(SLOW), peer.gone());
-    assert!(matches!(soon(events.next()).await, Some(Ok(Event::Ready(_)))));
+    begins_anew(&mut events).await;
 }
 
 #[tokio::test]
@@ -444,4 +445,190 @@ async fn a_client_can_be_closed_while_it_waits_to_come_back() {
     let client = client.unwrap();
     peer.close(1013).await;
     soon(client.close()).await;
+}
+
+/// A session begins, after the last one was lost.
+async fn begins_anew(events: &mut Events) {
+    loop {
+        match soon(events.next()).await.unwrap().unwrap() {
+            Event::Ready(_) => return,
+            Event::Lost { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The contents of the next messages; other events are left out.
+async fn contents(events: &mut Events, count: usize) -> Vec<String> {
+    let mut contents = Vec::new();
+    while contents.len() < count {
+        if let Event::MessageCreate(message) = soon(events.next()).await.unwrap().unwrap() {
+            contents.push(message.content);
+        }
+    }
+    contents
+}
+
+#[tokio::test]
+async fn a_session_goes_on_where_it_was_cut_off_and_everything_is_told_once() {
+    const SECOND: u64 = 1_000_000;
+    let server = Server::start().await;
+    let (client, mut peer) = server.client(SLOW).await;
+    let mut events = client.events();
+    for (p, content) in [(10, "a"), (12, "b")] {
+        peer.say_at(p * SECOND, message(p as u32, content)).await;
+    }
+    assert_eq!(contents(&mut events, 2).await, ["a", "b"]);
+    drop(peer);
+
+    let (mut peer, resume) = server.resumes(SLOW).await;
+    assert_eq!((resume.token.as_str(), resume.device.as_deref(), resume.epoch.as_str()), ("token", Some("sdk"), "e"));
+    assert_eq!((resume.session_id, resume.after), (client.ready().session_id, Position(7 * SECOND)));
+    // "lost" was lost before the cut; "a" and "b" are known.
+    for (p, content) in [(10, "a"), (11, "lost"), (12, "b"), (13, "missed")] {
+        peer.say_at(p * SECOND, message(p as u32, content)).await;
+    }
+    peer.say_at(13 * SECOND, ServerFrame::Resumed(Resumed { replayed: 4 })).await;
+    peer.say_at(14 * SECOND, message(14, "live")).await;
+    assert_eq!(contents(&mut events, 3).await, ["lost", "missed", "live"]);
+    // It is cut off again before it could go on, and asks for the same.
+    drop(peer);
+    let (peer, first) = server.resumes(SLOW).await;
+    drop(peer);
+    let (mut peer, second) = server.resumes(SLOW).await;
+    assert_eq!((first.after, second.after), (Position(9 * SECOND), Position(9 * SECOND)));
+    // What cannot be told again is told to be stale, by the log that there is now.
+    peer.say_at(20 * SECOND, ServerFrame::Resync(Resync { topics: None, epoch: "f".into() })).await;
+    peer.say_at(20 * SECOND, ServerFrame::Resumed(Resumed { replayed: 0 })).await;
+    loop {
+        match soon(events.next()).await.unwrap().unwrap() {
+            Event::Resync(resync) => break assert_eq!(resync.epoch, "f"),
+            Event::Resumed | Event::Lost { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(soon(events.next()).await.unwrap().unwrap(), Event::Resumed);
+    drop(peer);
+    let (_, resume) = server.resumes(SLOW).await;
+    assert_eq!((resume.epoch.as_str(), resume.after), ("f", Position(20 * SECOND)));
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_resumed_begins_anew_at_once() {
+    let server = Server::start().await;
+    let patient = server.builder().backoff(Duration::from_secs(3_600), Duration::from_secs(3_600));
+    let (client, peer) = tokio::join!(patient.connect("token"), server.session(SLOW));
+    let client = client.unwrap();
+    let mut events = client.events();
+    // Where it is told to come back, it does not wait an hour.
+    drop(events.next().await);
+    drop(peer);
+    let waits = server.accept();
+    assert!(tokio::time::timeout(Duration::from_millis(50), waits).await.is_err(), "it waits before it comes back");
+    client.close().await;
+
+    let (client, peer) = server.client(SLOW).await;
+    let mut events = client.events();
+    drop(peer);
+    let (peer, _) = server.resumes(SLOW).await;
+    peer.close(4012).await;
+    let mut peer = server.accept().await;
+    peer.say(ServerFrame::Hello(Hello { heartbeat_interval: SLOW })).await;
+    assert!(matches!(peer.hear().await, ClientFrame::Identify(_)));
+    peer.ready().await;
+    let mut ready = 0;
+    while ready < 2 {
+        ready += usize::from(matches!(soon(events.next()).await.unwrap().unwrap(), Event::Ready(_)));
+    }
+}
+
+#[tokio::test]
+async fn sends_wait_until_the_session_is_there_again() {
+    let server = Server::start().await;
+    let (client, peer) = server.client(SLOW).await;
+    drop(peer);
+    let (mut peer, _) = server.resumes(SLOW).await;
+    let sending = tokio::spawn(client.send(channel(1), "hi").into_future());
+    tokio::task::yield_now().await;
+    peer.say_at(5, ServerFrame::Resumed(Resumed { replayed: 0 })).await;
+    let send = peer.hear_message().await;
+    peer.acknowledge(&send, 1).await;
+    soon(sending).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_slow_program_had_no_room_for_is_told_later() {
+    let server = Server::start().await;
+    let small = server.builder().event_buffer(1_000);
+    let (client, mut peer) = tokio::join!(small.connect("token"), server.session(SLOW));
+    let client = client.unwrap();
+    let mut events = client.events();
+    // An answer is awaited, so that the connection is read though nobody takes the events, until there are far too many.
+    let sending = tokio::spawn(client.send(channel(1), "hi").into_future());
+    let send = peer.hear_message().await;
+    let mut said = 1;
+    while peer.try_say_at(said + 1, message(said as u32 + 1, &(said + 1).to_string())).await {
+        said += 1;
+    }
+    // What was kept is a row without holes.
+    let mut kept = 1;
+    while let Some(Some(Ok(event))) = events.next().now_or_never() {
+        if let Event::MessageCreate(message) = event {
+            kept += 1;
+            assert_eq!(message.content, kept.to_string());
+        }
+    }
+    assert!(kept < said, "{kept} of {said}");
+    // It asks for what is behind that.
+    let (mut peer, resume) = server.resumes(SLOW).await;
+    assert_eq!(resume.after, Position(1));
+    for p in kept..=kept + 2 {
+        peer.say_at(p, message(p as u32, &p.to_string())).await;
+    }
+    peer.say_at(kept + 2, ServerFrame::Resumed(Resumed { replayed: 3 })).await;
+    assert_eq!(peer.hear_message().await.nonce, send.nonce);
+    peer.acknowledge(&send, 1).await;
+    soon(sending).await.unwrap().unwrap();
+    assert_eq!(contents(&mut events, 2).await, [(kept + 1).to_string(), (kept + 2).to_string()]);
+}
+
+#[tokio::test]
+async fn another_run_of_a_program_goes_on_where_this_one_was() {
+    let server = Server::start().await;
+    let (client, mut peer) = server.client(SLOW).await;
+    let mut events = client.events();
+    assert_eq!(events.resume_point(), None);
+    for p in 10..13 {
+        peer.say_at(p, message(p as u32, &p.to_string())).await;
+    }
+    // Two were taken; the third one waits.
+    assert_eq!(contents(&mut events, 2).await, ["10", "11"]);
+    let point = serde_json::to_string(&events.resume_point().unwrap()).unwrap();
+    client.close().await;
+    drop((client, events, peer));
+
+    let resumes = server.builder().resume(serde_json::from_str(&point).unwrap()).connect("token");
+    let (client, mut peer) = tokio::join!(resumes, async {
+        let (mut peer, resume) = server.resumes(SLOW).await;
+        assert_eq!((resume.after, resume.epoch.as_str()), (Position(11), "e"));
+        peer.say_at(12, message(12, "12")).await;
+        peer.say_at(12, ServerFrame::Resumed(Resumed { replayed: 1 })).await;
+        peer
+    });
+    let client = client.unwrap();
+    assert_eq!(client.user(), user());
+    let mut events = client.events();
+    assert_eq!(contents(&mut events, 1).await, ["12"]);
+    peer.say_at(13, message(13, "13")).await;
+    assert_eq!(contents(&mut events, 1).await, ["13"]);
+
+    // Where that is not possible, it begins with READY.
+    let resumes = server.builder().device("other").resume(serde_json::from_str(&point).unwrap()).connect("token");
+    let (client, _peer) = tokio::join!(resumes, async {
+        let (peer, _) = server.resumes(SLOW).await;
+        peer.close(4012).await;
+        server.session(SLOW).await
+    });
+    let mut events = client.unwrap().events();
+    assert!(matches!(soon(events.next()).await.unwrap().unwrap(), Event::Ready(_)));
 }

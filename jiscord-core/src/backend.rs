@@ -51,9 +51,9 @@ impl Identity {
 /// A login, as a token tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Login {
-    /// All tokens of one login have the same; nil for a token that names none.
+    /// All tokens of one login have the same.
     pub id: Uuid,
-    /// When the token was made, in Unix seconds.
+    /// When the login began, in Unix seconds. A token that is made later, as it goes on, says this too.
     pub issued_at: u64,
 }
 
@@ -70,7 +70,7 @@ impl Login {
 pub enum Revoked {
     /// One login, with all its tokens.
     Login(Uuid),
-    /// Every token of the user that was made in this Unix second or before.
+    /// Every login of the user that began in this Unix second or before.
     IssuedBy(u64),
 }
 
@@ -146,6 +146,24 @@ impl GuildState {
 }
 
 /// The gateway's way to accounts and chat operations.
+///
+/// Whoever writes one is told on each call who asks, and whoever calls one has to say so:
+///
+/// ```
+/// # use jiscord_core::{UserId, backend::{Actor, Backend}, fault::Result};
+/// # async fn ask(backend: &dyn Backend, me: UserId, other: UserId) -> Result<()> {
+/// backend.user(Actor::User(me), other).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```compile_fail,E0061
+/// # use jiscord_core::{UserId, backend::{Actor, Backend}, fault::Result};
+/// # async fn ask(backend: &dyn Backend, me: UserId, other: UserId) -> Result<()> {
+/// backend.user(other).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Backend: TokenVerifier {
     /// A user, with what the actor may see of it.

@@ -10,11 +10,15 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal $status:literal),+ $(,)?) => {
         /// What went wrong, as a stable word that programs match on. Words from the future are kept as they are.
         #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
         #[serde(transparent)]
         pub struct Code(Cow<'static, str>);
 
         impl Code {
             $($(#[$doc])* pub const $name: Self = Self(Cow::Borrowed($text));)+
+
+            /// All words that are known here.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
 
             /// The HTTP status that goes with it; 500 for a word not known here.
             pub fn status(&self) -> u16 {
@@ -138,6 +142,7 @@ impl From<TextError> for Fault {
 
 /// The body of every HTTP answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct ErrorBody {
     /// A sentence for people.
     pub error: String,

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::{
     fault::Code,
     id::{ChannelId, GuildId, MessageId, SessionId, UserId},
+    json,
     model::{Channel, Guild, Member, Message, Rev, User},
     topic::{Position, Topic},
 };
@@ -72,6 +73,7 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(tag = "op", content = "d", rename_all = "SCREAMING_SNAKE_CASE")]
 #[non_exhaustive]
 pub enum ClientFrame {
@@ -91,14 +93,17 @@ impl ClientFrame {
     /// Reads `op` first, then `d` as that op wants it: an op from the future is an error with a name, not a failed parse.
     pub fn read(text: &str) -> Result<Self, FrameError> {
         let frame = Envelope::read(text)?;
-        Ok(match &*frame.op {
+        let read = match &*frame.op {
             "HEARTBEAT" => Self::Heartbeat(()),
             "IDENTIFY" => Self::Identify(frame.body()?),
             "RESUME" => Self::Resume(frame.body()?),
             "SEND_MESSAGE" => Self::SendMessage(frame.body()?),
             "TYPING_START" => Self::TypingStart(frame.body()?),
             _ => return Err(frame.unknown()),
-        })
+        };
+        // What was skipped is bounded as well.
+        json::check(text.as_bytes()).map_err(|source| FrameError::Body { op: frame.op.into_owned(), source })?;
+        Ok(read)
     }
 
     /// Its text on the wire.
@@ -109,6 +114,7 @@ impl ClientFrame {
 
 /// Who is there.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Identify {
     /// The JWT of a login.
     pub token: String,
@@ -117,6 +123,7 @@ pub struct Identify {
     pub device: Option<String>,
     /// What to be told; absent: everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(type = "string[]", optional))]
     pub intents: Option<Intents>,
 }
 
@@ -128,6 +135,7 @@ impl fmt::Debug for Identify {
 
 /// Where a session was when it was cut.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub struct Resume {
     /// The JWT of a login.
@@ -139,6 +147,7 @@ pub struct Resume {
     pub device: Option<String>,
     /// As in IDENTIFY.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(type = "string[]", optional))]
     pub intents: Option<Intents>,
     /// The log that `after` belongs to.
     pub epoch: String,
@@ -154,6 +163,7 @@ impl fmt::Debug for Resume {
 
 /// A message to write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub struct SendMessage {
     /// Where.
@@ -170,6 +180,7 @@ pub struct SendMessage {
 
 /// Where the user types.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct TypingStart {
     /// The channel.
@@ -212,6 +223,7 @@ impl<'de> Deserialize<'de> for Intents {
 
 /// What the gateway says. `()` is written as `"d": null`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(tag = "op", content = "d", rename_all = "SCREAMING_SNAKE_CASE")]
 #[non_exhaustive]
 pub enum ServerFrame {
@@ -283,6 +295,7 @@ impl ServerFrame {
 
 /// A frame and, for a lasting event, its place in the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Placed {
     /// The frame.
     #[serde(flatten)]
@@ -333,6 +346,7 @@ fn encode(frame: &impl Serialize) -> String {
 
 /// How the connection is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Hello {
     /// Send HEARTBEAT this often, in milliseconds. A session silent for 1.5 times as long is closed.
     pub heartbeat_interval: u64,
@@ -340,6 +354,7 @@ pub struct Hello {
 
 /// The session is ready.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
     /// Who the token says the client is.
@@ -358,6 +373,7 @@ pub struct Ready {
 
 /// The session goes on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Resumed {
     /// How many events were sent again.
     pub replayed: u64,
@@ -365,6 +381,7 @@ pub struct Resumed {
 
 /// What is kept of these topics may be stale in any way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Resync {
     /// The topics; null: all.
     pub topics: Option<Vec<Topic>>,
@@ -374,6 +391,7 @@ pub struct Resync {
 
 /// The server is going away.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct Reconnect {
     /// Milliseconds to wait before coming back.
@@ -382,6 +400,7 @@ pub struct Reconnect {
 
 /// A command failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorFrame {
     /// A word for programs.
@@ -401,6 +420,7 @@ pub struct ErrorFrame {
 
 /// A message is durable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct MessageAck {
     /// The sender's nonce.
@@ -413,6 +433,7 @@ pub struct MessageAck {
 
 /// Somebody types.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct Typing {
     /// Where.
@@ -425,6 +446,7 @@ pub struct Typing {
 
 /// The user is in this guild now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct GuildCreate {
     /// The guild.
@@ -436,6 +458,7 @@ pub struct GuildCreate {
 
 /// The user is no longer in this guild.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct GuildDelete {
     /// The guild.
@@ -446,6 +469,7 @@ pub struct GuildDelete {
 
 /// Somebody is no longer in a guild.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct MemberRemove {
     /// The guild.
@@ -458,6 +482,7 @@ pub struct MemberRemove {
 
 /// A channel is gone, or out of sight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct ChannelDelete {
     /// The channel.

@@ -18,6 +18,7 @@ macro_rules! row {
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
         pub struct $row {
             $($(#[$attribute])* #[doc = concat!("As in [`", stringify!($model), "`].")] pub $field: $type,)+
         }
@@ -153,6 +154,7 @@ pub struct AccountRow {
 
 /// `POST /register` of auth-service.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct RegisterBody {
     /// 2 to 32 characters.
     pub username: String,
@@ -164,6 +166,7 @@ pub struct RegisterBody {
 
 /// The answer of `POST /register`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Registered {
     /// The new user.
     pub user_id: UserId,
@@ -173,6 +176,7 @@ pub struct Registered {
 
 /// `POST /login` of auth-service.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct LoginBody {
     /// The address the user registered with.
     pub email: String,
@@ -182,6 +186,7 @@ pub struct LoginBody {
 
 /// The answer of `POST /login`.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct LoggedIn {
     /// A JWT, good for seven days. A secret.
     pub token: String,
@@ -227,6 +232,8 @@ pub enum RefreshedRow {
     Current {
         /// Whose it is.
         user_id: UserId,
+        /// When it began, in Unix seconds.
+        begun: u64,
         /// The generation that is valid now.
         generation: u64,
     },
@@ -259,6 +266,7 @@ pub struct CreateUserBody {
 
 /// `POST /channels/:channelId/messages`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct CreateMessageBody {
     /// 1 to 4,000 characters.
     pub content: String,
@@ -275,6 +283,7 @@ pub struct CreateMessageBody {
 
 /// A page of `GET /channels/:channelId/messages`, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct MessagePage {
     /// The messages.
     pub messages: Vec<MessageRow>,
@@ -285,6 +294,7 @@ pub struct MessagePage {
 
 /// `POST /guilds`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct CreateGuildBody {
     /// 2 to 100 characters.
     pub name: String,
@@ -298,6 +308,7 @@ pub struct CreateGuildBody {
 
 /// `POST /guilds/:guildId/members`. The body may be left out: the caller joins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct JoinBody {
     /// The caller, or from a service the user it acts for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -306,6 +317,7 @@ pub struct JoinBody {
 
 /// `POST /guilds/:guildId/channels`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct CreateChannelBody {
     /// 2 to 100 characters.
     pub name: String,

@@ -7,6 +7,7 @@ pub mod frame;
 pub mod http;
 pub mod id;
 pub mod journal;
+pub mod json;
 pub mod mint;
 pub mod model;
 pub mod text;

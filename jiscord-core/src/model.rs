@@ -13,6 +13,7 @@ pub type Rev = u64;
 
 /// A user, as everybody may see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub struct User {
     /// Its id.
@@ -29,6 +30,7 @@ pub struct User {
 
 /// Who wrote a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct Author {
     /// Its id.
@@ -39,6 +41,7 @@ pub struct Author {
 
 /// A message in a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
     /// Its id; a channel's messages are ordered by it ([`MessageId::sort_key`]).
@@ -67,6 +70,7 @@ pub struct Message {
 
 /// Who may find and join a guild.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
     /// It is listed, and any account may join.
@@ -78,6 +82,7 @@ pub enum Visibility {
 
 /// A guild.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub struct Guild {
     /// Its id.
@@ -99,6 +104,7 @@ pub struct Guild {
 
 /// That a user is in a guild.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
     /// The guild.
@@ -117,6 +123,7 @@ pub struct Member {
 
 /// A channel of a guild.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[serde(rename_all = "camelCase")]
 pub struct Channel {
     /// Its id.

@@ -7,6 +7,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 /// Milliseconds since the Unix epoch; on the wire ISO 8601 in UTC with milliseconds, `2026-11-25T02:15:00.000Z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 pub struct Timestamp(i64);
 
 /// 0001-01-01 and 9999-12-31: what the text form has room for.

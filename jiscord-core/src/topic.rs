@@ -8,6 +8,7 @@ use crate::id::{GuildId, IdError, UserId};
 
 /// Where an event stands in the log: an integer below 2^53, larger than all before it in the same log over all topics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(transparent)]
 pub struct Position(pub u64);
 
@@ -19,6 +20,7 @@ impl fmt::Display for Position {
 
 /// Who an event is for. Written `guild:<id>` or `user:<id>`; on Redis the channel of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "`guild:${string}` | `user:${string}`"))]
 pub enum Topic {
     /// All that happens in a guild, its messages too.
     Guild(GuildId),

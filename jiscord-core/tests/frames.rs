@@ -110,13 +110,29 @@ fn an_unknown_op_is_named_but_not_repeated_at_length() {
 
 #[test]
 fn depth_and_length_do_no_harm() {
-    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let heartbeat = format!(r#"{{"op":"HEARTBEAT","d":{deep}}}"#);
-    assert_eq!(ClientFrame::read(&heartbeat).unwrap(), ClientFrame::Heartbeat(()));
-    assert!(ClientFrame::read(&format!(r#"{{"op":"TYPING_START","d":{deep}}}"#)).is_err());
-    assert!(ClientFrame::read(&format!(r#"{{"op":"TYPING_START","d":{{"channelId":{deep}}}}}"#)).is_err());
-    let more = format!(r#"{{"op":"TYPING_START","d":{{"channelId":"{CHANNEL}","x":{deep}}}}}"#);
-    assert_eq!(ClientFrame::read(&more).unwrap(), ClientFrame::TypingStart(TypingStart { channel_id: CHANNEL.parse().unwrap() }));
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let typing = |more: &str| format!(r#"{{"op":"TYPING_START","d":{{"channelId":"{CHANNEL}"{more}}}}}"#);
+    let typed = ClientFrame::TypingStart(TypingStart { channel_id: CHANNEL.parse().unwrap() });
+    // 127 levels of all, and what is skipped counts.
+    assert_eq!(ClientFrame::read(&format!(r#"{{"op":"HEARTBEAT","d":{}}}"#, nested(126))).unwrap(), ClientFrame::Heartbeat(()));
+    assert_eq!(ClientFrame::read(&typing(&format!(r#","x":{}"#, nested(125)))).unwrap(), typed);
+    for levels in [127, 128, 129, 100_000] {
+        let deep = nested(levels);
+        for (op, text) in [
+            ("HEARTBEAT", format!(r#"{{"op":"HEARTBEAT","d":{deep}}}"#)),
+            ("HEARTBEAT", format!(r#"{{"op":"HEARTBEAT","x":{deep}}}"#)),
+            ("HEARTBEAT", format!(r#"{{"op":"HEARTBEAT","p":{deep}}}"#)),
+            ("TYPING_START", format!(r#"{{"op":"TYPING_START","d":{deep}}}"#)),
+            ("TYPING_START", format!(r#"{{"op":"TYPING_START","d":{{"channelId":{deep}}}}}"#)),
+            ("TYPING_START", typing(&format!(r#","x":{deep}"#))),
+        ] {
+            let read = ClientFrame::read(&text);
+            assert!(matches!(&read, Err(FrameError::Body { op: named, .. }) if named == op), "{op}, {levels} levels: {read:?}");
+        }
+    }
+    // Nor may what is skipped have a key twice.
+    assert!(ClientFrame::read(&typing(r#","x":1,"x":2"#)).is_err());
+    assert!(ClientFrame::read(r#"{"op":"HEARTBEAT","x":1,"x":2}"#).is_err());
     let content = "x".repeat(1 << 20);
     let long = format!(r#"{{"op":"SEND_MESSAGE","d":{{"channelId":"{CHANNEL}","content":"{content}"}}}}"#);
     assert!(matches!(ClientFrame::read(&long).unwrap(), ClientFrame::SendMessage(send) if send.content == content));

@@ -27,6 +27,7 @@ const NOW: u64 = 1_795_443_456_400_000;
 const P: Position = Position(1_795_443_456_400_123);
 const TOKEN: &str = "header.payload.signature";
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA";
+const LOGIN: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 
 fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
@@ -223,12 +224,14 @@ fn bodies() -> Vec<(&'static str, String, ReadAndWrite)> {
         body("verified", Verified { sub: id(ADA), username: text("Ada"), login: None }),
         body(
             "verified_login",
-            Verified {
-                sub: id(ADA),
-                username: text("Ada"),
-                login: Some(Login::new("0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap(), 1_795_443_456)),
-            },
+            Verified { sub: id(ADA), username: text("Ada"), login: Some(Login::new(LOGIN.parse().unwrap(), 1_795_443_456)) },
         ),
+        body("begin_login", BeginLoginBody { login_id: LOGIN.parse().unwrap(), user_id: id(ADA), begun: 1_795_443_456 }),
+        body("refresh_login", RefreshLoginBody { generation: 7 }),
+        body("refreshed", RefreshedRow::Current { user_id: id(ADA), begun: 1_795_443_456, generation: 8 }),
+        body("refreshed_replayed", RefreshedRow::Replayed { user_id: id(ADA) }),
+        body("refreshed_gone", RefreshedRow::Gone),
+        body("revoked", RevokedRow { revoked: true }),
         body("create_user", CreateUserBody { username: text("Ada"), email: text("ada@example.com"), password_hash: text(HASH) }),
         body(
             "create_message",

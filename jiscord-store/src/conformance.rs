@@ -77,6 +77,7 @@ cases! {
     a_login_goes_on_step_by_step,
     refreshing_at_once_is_one_step,
     what_is_revoked_has_ended,
+    what_has_ended_is_not_brought_back,
     events_are_written_with_their_rows,
     a_repeat_tells_again_and_logs_nothing,
     several_events_of_a_write_stay_together,
@@ -566,7 +567,7 @@ async fn login(store: &Store, user_id: UserId) -> Uuid {
 pub async fn a_login_goes_on_step_by_step(store: &Store) {
     let user_id = user();
     let login = login(store, user_id).await;
-    let current = |generation| Refreshed::Current { user_id, generation };
+    let current = |generation| Refreshed::Current { user_id, begun: 100, generation };
     for (shown, want) in [
         (0, current(1)),
         (0, current(1)),
@@ -594,8 +595,11 @@ pub async fn refreshing_at_once_is_one_step(store: &Store) {
         async move { logins.refresh(login, 0).await.unwrap() }
     }))
     .await;
-    assert!(refreshed.iter().all(|refreshed| *refreshed == Refreshed::Current { user_id, generation: 1 }), "{refreshed:?}");
-    assert_eq!(store.logins.refresh(login, 1).await.unwrap(), Refreshed::Current { user_id, generation: 2 });
+    assert!(
+        refreshed.iter().all(|refreshed| *refreshed == Refreshed::Current { user_id, begun: 100, generation: 1 }),
+        "{refreshed:?}"
+    );
+    assert_eq!(store.logins.refresh(login, 1).await.unwrap(), Refreshed::Current { user_id, begun: 100, generation: 2 });
 }
 
 /// AP-25, AP-26: a login ends for its tokens and for its refreshing, with the event of it; others go on.
@@ -619,7 +623,7 @@ pub async fn what_is_revoked_has_ended(store: &Store) {
 
     // Nobody ends the login of another one.
     store.logins.revoke(bob, Revoked::Login(two), tell(bob)).await.unwrap();
-    assert_eq!(store.logins.refresh(two, 0).await.unwrap(), Refreshed::Current { user_id: ada, generation: 1 });
+    assert_eq!(store.logins.refresh(two, 0).await.unwrap(), Refreshed::Current { user_id: ada, begun: 100, generation: 1 });
 
     // All until a second: what came later is good, and a login that began before cannot be refreshed.
     store.logins.revoke(ada, Revoked::IssuedBy(200), tell(ada)).await.unwrap();
@@ -627,7 +631,22 @@ pub async fn what_is_revoked_has_ended(store: &Store) {
     assert!(!ended(ada, two, 201).await && !ended(bob, his, 100).await);
     assert!(ended(ada, one, 999).await, "a login that was ended before stays so");
     assert_eq!(store.logins.refresh(two, 1).await.unwrap(), Refreshed::Gone);
-    assert_eq!(store.logins.refresh(his, 0).await.unwrap(), Refreshed::Current { user_id: bob, generation: 1 });
+    assert_eq!(store.logins.refresh(his, 0).await.unwrap(), Refreshed::Current { user_id: bob, begun: 100, generation: 1 });
+}
+
+/// AP-25: whatever is ended after all logins were, by a clock that lags or by a name that is none, all of them stay ended.
+pub async fn what_has_ended_is_not_brought_back(store: &Store) {
+    let ada = user();
+    let one = login(store, ada).await;
+    let silent = || -> Tell<Revoked> { Arc::new(|_| Vec::new()) };
+    for what in [Revoked::IssuedBy(200), Revoked::IssuedBy(150), Revoked::Login(Uuid::nil()), Revoked::Login(new_id())] {
+        store.logins.revoke(ada, what, silent()).await.unwrap();
+        for (issued_at, ended) in [(150, true), (200, true), (201, false)] {
+            let login = Login::new(new_id(), issued_at);
+            assert_eq!(store.logins.is_revoked(ada, login).await.unwrap(), ended, "{issued_at} after {what:?}");
+        }
+    }
+    assert_eq!(store.logins.refresh(one, 0).await.unwrap(), Refreshed::Gone);
 }
 
 /// Every kind of change: when it is acknowledged, its events are in the log, in order, and the head is the last of them.

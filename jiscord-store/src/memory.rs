@@ -335,11 +335,11 @@ impl Logins for MemoryStore {
         let now = self.clock.now_micros();
         let mut kept = self.kept();
         let Some(login) = kept.logins.get(&id).filter(|login| login.expires > now).cloned() else { return Ok(Refreshed::Gone) };
-        if kept.is_revoked(login.user_id, Login::new(id, login.begun)) {
+        if kept.is_revoked(login.user_id, Login::new(id, login.begun), now) {
             return Ok(Refreshed::Gone);
         }
         let rotated = Duration::from_micros(now.saturating_sub(login.rotated));
-        let refreshed = Refreshed::of(login.user_id, login.generation, rotated, generation);
+        let refreshed = Refreshed::of(login.user_id, login.begun, login.generation, rotated, generation);
         if let Refreshed::Current { generation, .. } = refreshed
             && generation > login.generation
         {
@@ -366,13 +366,14 @@ impl Logins for MemoryStore {
     }
 
     async fn is_revoked(&self, user: UserId, login: Login) -> Result<bool> {
-        Ok(self.kept().is_revoked(user, login))
+        Ok(self.kept().is_revoked(user, login, self.clock.now_micros()))
     }
 }
 
 impl Kept {
-    fn is_revoked(&self, user: UserId, login: Login) -> bool {
-        self.revoked.get(&user).is_some_and(|revoked| revoked.iter().any(|(what, _)| what.covers(&login)))
+    fn is_revoked(&self, user: UserId, login: Login, now: u64) -> bool {
+        let revoked = self.revoked.get(&user);
+        revoked.is_some_and(|revoked| revoked.iter().any(|(what, expires)| *expires > now && what.covers(&login)))
     }
 }
 

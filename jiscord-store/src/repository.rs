@@ -227,6 +227,8 @@ pub enum Refreshed {
     Current {
         /// Whose it is.
         user_id: UserId,
+        /// When it began, in Unix seconds.
+        begun: u64,
         /// The generation that is valid now.
         generation: u64,
     },
@@ -242,11 +244,11 @@ pub enum Refreshed {
 impl Refreshed {
     /// What becomes of a login of which this generation is shown. Each is good once: after it the next one is. The one before is
     /// good for [`SHOWN_AGAIN`] more, and leads to the same: two pages may ask at once, or an answer may be lost.
-    pub fn of(user_id: UserId, valid: u64, rotated: Duration, shown: u64) -> Self {
+    pub fn of(user_id: UserId, begun: u64, valid: u64, rotated: Duration, shown: u64) -> Self {
         if shown == valid {
-            Self::Current { user_id, generation: valid + 1 }
+            Self::Current { user_id, begun, generation: valid + 1 }
         } else if shown.checked_add(1) == Some(valid) && rotated <= SHOWN_AGAIN {
-            Self::Current { user_id, generation: valid }
+            Self::Current { user_id, begun, generation: valid }
         } else if shown < valid {
             Self::Replayed { user_id }
         } else {
@@ -259,8 +261,9 @@ impl Refreshed {
 pub const SHOWN_AGAIN: Duration = Duration::from_secs(60);
 /// How long a login lives that is not refreshed.
 pub const LOGIN_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How long a revocation is kept: longer than any token is good, clocks that differ included.
-pub const REVOCATION_KEPT: Duration = Duration::from_secs((7 * 24 + 1) * 60 * 60);
+/// How long a revocation is kept: longer than any token is good, and than a login lives that it ended, as that is not refreshed any
+/// more; clocks that differ included.
+pub const REVOCATION_KEPT: Duration = Duration::from_secs(LOGIN_KEPT.as_secs() + 60 * 60);
 
 /// Logins that outlive their tokens, and what was revoked. An embedder with sessions of its own leaves all of it.
 #[async_trait]
@@ -275,7 +278,8 @@ pub trait Logins: Send + Sync {
         Err(Error::Unsupported("logins that can be refreshed"))
     }
 
-    /// AP-25: ends a login, or all of a user until now, and returns the events of it.
+    /// AP-25: ends a login, or all of a user until a second, and returns the events of it. What has ended stays so, whatever else
+    /// is ended later.
     async fn revoke(&self, _user: UserId, _what: Revoked, _tell: Tell<Revoked>) -> Result<Vec<Event>> {
         Err(Error::Unsupported("revoking logins"))
     }
@@ -340,7 +344,7 @@ mod tests {
     #[test]
     fn a_generation_is_good_once_and_the_one_before_it_for_a_while() {
         let user_id = UserId::new(Uuid::from_u128(7));
-        let current = |generation| Refreshed::Current { user_id, generation };
+        let current = |generation| Refreshed::Current { user_id, begun: 100, generation };
         let replayed = Refreshed::Replayed { user_id };
         for (valid, seconds, shown, want) in [
             (0, 0, 0, current(1)),
@@ -352,7 +356,7 @@ mod tests {
             (5, 0, u64::MAX, Refreshed::Gone),
         ] {
             let rotated = Duration::from_secs(seconds);
-            assert_eq!(Refreshed::of(user_id, valid, rotated, shown), want, "{shown} of {valid}, {seconds} s after");
+            assert_eq!(Refreshed::of(user_id, 100, valid, rotated, shown), want, "{shown} of {valid}, {seconds} s after");
         }
     }
 }

@@ -289,7 +289,7 @@ fn a_database_that_is_not_ours_is_refused() {
     let cases = [
         ("UPDATE migrations SET checksum = x'00'", "migration 1 (start) is not the one that the database was made with"),
         (
-            "INSERT INTO migrations VALUES (2, 'from the future', x'00', 0)",
+            "INSERT INTO migrations VALUES (3, 'from the future', x'00', 0)",
             "the database is of a newer Jiscord: its schema has version 3, and this one knows 2",
         ),
         ("PRAGMA application_id = 7", "jiscord.db is not a database of Jiscord"),

@@ -9,6 +9,8 @@ mod report;
 mod server;
 mod services;
 mod test;
+mod wasm;
+mod web;
 mod websocket;
 
 use std::{
@@ -18,15 +20,19 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use crate::report::{Outcome, Stop};
+
 const HELP: &str = "\
 Jiscord's tasks.
 
-  ./x run [ARGS]      build the all-in-one and run it; its data lies in ./data. Ctrl-C stops it.
+  ./x run [ARGS]      build the web app and the all-in-one, and run it; its data lies in ./data. Ctrl-C stops it.
                       ARGS go to it: ./x run user create --help
   ./x services        build the three services and run them with a second gateway, on a Redis and a Cassandra of
                       their own. Says where they are; Ctrl-C stops all of it, and what they kept is gone.
   ./x test            everything that must hold: format, lints, tests, docs, features, oldest Rust, examples.
                       Sets up what it needs and stops what it started. Under CI=true nothing may be skipped.
+  ./x web             build the web app into apps/web/dist
+  ./x wasm            build the Rust SDK as the web app loads it
   ./x bench fanout    deliveries per second of server CPU, beside a minimal program (release build)
   ./x chaos [ARGS]    kills, halts, cuts and overloads a running Jiscord, and counts what became of every message:
                       ./x chaos --shape one|services --minutes N --faults N --seed S
@@ -37,9 +43,14 @@ fn main() -> ExitCode {
     let mut args = env::args().skip(1);
     let task = args.next().unwrap_or_else(|| "help".to_owned());
     match task.as_str() {
-        "run" => become_program(cargo().args(["run", "-p", "jiscord", "--"]).args(args)),
+        "run" => match done_or_said(web::build()) {
+            ExitCode::SUCCESS => become_program(cargo().args(["run", "-p", "jiscord", "--"]).args(args)),
+            failed => failed,
+        },
         "services" => services::run(),
         "test" => test::run(),
+        "web" => done_or_said(web::build()),
+        "wasm" => done_or_said(wasm::build()),
         "bench" => bench(args),
         "chaos" => chaos::run(args),
         "help" | "-h" | "--help" => {
@@ -49,6 +60,17 @@ fn main() -> ExitCode {
         unknown => {
             eprint!("x: no task {unknown:?}\n\n{HELP}");
             ExitCode::from(2)
+        }
+    }
+}
+
+/// A task's end, with the reason where it did not succeed.
+fn done_or_said(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Failed(why) | Stop::Skipped(why)) => {
+            eprintln!("x: {why}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -12,10 +12,8 @@ use crate::{
     cassandra::Cassandra,
     chaos, examples, redis,
     report::{Outcome, Report, Stop, done, failed, works},
-    websocket,
+    wasm, web, websocket,
 };
-
-const WASM: &str = "wasm32-unknown-unknown";
 
 pub(crate) fn run() -> ExitCode {
     let mut report = Report::default();
@@ -32,6 +30,12 @@ pub(crate) fn run() -> ExitCode {
         report.step("lints", || {
             component("clippy", "clippy")?;
             done(cargo().args(["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"]))
+        });
+        // Before the programs, which carry it.
+        report.step("web app", || {
+            web::build()?;
+            done(&mut web::npm(&["run", "--silent", "lint"]))?;
+            done(&mut web::npm(&["test", "--silent"]))
         });
         // All targets in one graph, so that programs, tests and examples share what they are built of.
         report.step("build", || done(cargo().args(["build", "--workspace", "--all-targets"])));
@@ -59,13 +63,25 @@ pub(crate) fn run() -> ExitCode {
             Some(_) => done(tests(address).args(["--no-fail-fast", "--test", "all"]).env("JISCORD_E2E", "services")),
             None => Err(Stop::Skipped("no database".into())),
         });
+        report.step("browser", || {
+            web::browser()?;
+            done(web::npm(&["run", "--silent", "e2e"]).env("JISCORD_BIN", workspace.program("jiscord")))
+        });
+        report.step("browser on services", || match address {
+            Some(address) => {
+                let mut tests = web::npm(&["run", "--silent", "e2e"]);
+                tests.env("JISCORD_BIN", workspace.program("jiscord"));
+                done(tests.env("JISCORD_E2E", "services").env("JISCORD_TEST_CQL", address))
+            }
+            None => Err(Stop::Skipped("no database".into())),
+        });
         drop(database);
         report.step("examples", || examples::run(|name| workspace.program(name)));
         report.step("WebSocket conformance", || websocket::run(&workspace.program("ws-echo"), workspace.target()));
         report.step("docs", || {
             done(cargo().args(["doc", "--workspace", "--no-deps", "--keep-going"]).env("RUSTDOCFLAGS", "-D warnings"))
         });
-        report.step("wasm", wasm);
+        report.step("wasm", browsers);
         report.step("features", || features(&workspace));
         report.step("oldest Rust", || oldest_rust(&workspace));
     }
@@ -134,13 +150,11 @@ fn features(workspace: &Workspace) -> Outcome {
     Ok(())
 }
 
-fn wasm() -> Outcome {
-    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]).output();
-    let there = libraries.is_ok_and(|out| PathBuf::from(String::from_utf8_lossy(&out.stdout).trim()).exists());
-    if !there {
-        rustup(&["target", "add", WASM])?;
-    }
-    done(cargo().args(["check", "-p", "jiscord-core", "--target", WASM]))
+fn browsers() -> Outcome {
+    wasm::target()?;
+    done(cargo().args(["check", "-p", "jiscord-core", "--target", wasm::TARGET]))?;
+    let sdk = ["clippy", "-p", "jiscord-client", "-p", "jiscord-web", "--target", wasm::TARGET, "--", "-D", "warnings"];
+    done(cargo().args(sdk))
 }
 
 fn oldest_rust(workspace: &Workspace) -> Outcome {
@@ -155,7 +169,7 @@ fn component(command: &str, name: &str) -> Outcome {
     if works(cargo().args([command, "--version"])) { Ok(()) } else { rustup(&["component", "add", name]) }
 }
 
-fn rustup(args: &[&str]) -> Outcome {
+pub(crate) fn rustup(args: &[&str]) -> Outcome {
     if !works(Command::new("rustup").arg("--version")) {
         return Err(Stop::Skipped(format!("this Rust is not rustup's; with it: rustup {}", args.join(" "))));
     }

@@ -35,11 +35,20 @@ pub(crate) fn build() -> Outcome {
     install()?;
     crate::wasm::build()?;
     let (folder, built) = (folder(), modified(&folder().join("dist/index.html")));
-    let sources = ["src", "public", "index.html", "package-lock.json", "package.json", "tsconfig.json", "vite.config.ts", "compress.mjs"];
+    let sources =
+        ["src", "public", "index.html", "package-lock.json", "package.json", "tsconfig.json", "vite.config.ts", "compress.mjs"];
     if built.is_some_and(|built| sources.iter().all(|source| newest(&folder.join(source)) < Some(built))) {
         return Ok(());
     }
     done(&mut npm(&["run", "--silent", "build"]))
+}
+
+/// Sees that there is a browser for its tests.
+pub(crate) fn browser() -> Outcome {
+    if works(Command::new("/usr/bin/chromium").arg("--version")) {
+        return Ok(());
+    }
+    debian::install(&["chromium"], "no /usr/bin/chromium for the web app's tests (Debian: apt-get install chromium)")
 }
 
 /// Gets Node where it is missing, and the packages where the lockfile has others.

@@ -20,7 +20,7 @@ test("a user logs in, and comes to where it wanted to go", async ({ visitor: pag
   await expect(page).toHaveURL("/login");
   await logIn(page, ada);
   await expect(page).toHaveURL(path);
-  await expect(page.getByRole("heading", { name: "general" })).toBeVisible();
+  await expect(page.getByRole("heading", { name: "general", exact: true })).toBeVisible();
 });
 
 test("a wrong password is refused, with the same words as an unknown address", async ({ visitor: page, api }) => {

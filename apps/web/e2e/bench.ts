@@ -7,6 +7,8 @@ import { expect, test } from "./test";
 const MEMBERS = 1_000;
 const MESSAGES = 10_000;
 const LOADS = 10;
+/** As fast as a strong flick of the wheel: 9,000 pixels a second. */
+const STEP = 150;
 
 function print(...columns: (string | number)[]): void {
   console.log(`| ${columns.join(" | ")} |`);
@@ -103,36 +105,53 @@ test("scrolling 10,000 messages of 1,000 members", async ({ person, place, api }
   /** Scrolls at a steady speed until `edge`, and gives the time between frames. */
   const scroll = (direction: 1 | -1) =>
     ada.messages.evaluate(
-      (list, direction) =>
+      (list, step) =>
         new Promise<{ frames: number[]; rows: number }>((done) => {
           const frames: number[] = [];
           let rows = 0;
           let last = performance.now();
           let still = 0;
-          const step = (now: number) => {
+          const frame = (now: number) => {
             frames.push(now - last);
             last = now;
             rows = Math.max(rows, list.querySelectorAll("article").length);
             const before = list.scrollTop;
-            list.scrollTop += direction * 400;
-            const begun = direction < 0 ? list.querySelector(".beginning") && before <= 0 : list.scrollTop === before;
+            list.scrollTop += step;
+            const begun = step < 0 ? list.querySelector(".beginning") && before <= 0 : list.scrollTop === before;
             still = begun ? still + 1 : 0;
             if (still > 30) done({ frames: frames.slice(1), rows });
-            else requestAnimationFrame(step);
+            else requestAnimationFrame(frame);
           };
-          requestAnimationFrame(step);
+          requestAnimationFrame(frame);
         }),
-      direction,
+      direction * STEP,
     );
   print("frames in ms", "count", "median", "p95", "p99", "worst", "over 50 ms", "rows in the document");
+  const report = (what: string, frames: number[], rows: number) => {
+    const long = frames.filter((ms) => ms > 50).length;
+    print(what, frames.length, ...[0.5, 0.95, 0.99, 1].map((q) => quantile(frames, q)), long, rows);
+  };
+  // What the machine does with a page that has nothing to do.
+  const empty = await ada.page.context().newPage();
+  const idle = await empty.evaluate(async () => {
+    const frames: number[] = [];
+    let last = performance.now();
+    while (frames.length < 600) {
+      const now = await new Promise<number>((done) => requestAnimationFrame(done));
+      frames.push(now - last);
+      last = now;
+    }
+    return frames.slice(1);
+  });
+  await empty.close();
+  report("an empty page", idle, 0);
   for (const [what, direction] of [
     ["up, loading each page", -1],
     ["down, all loaded", 1],
     ["up, all loaded", -1],
   ] as const) {
     const { frames, rows } = await scroll(direction);
-    const long = frames.filter((ms) => ms > 50).length;
-    print(what, frames.length, ...[0.5, 0.95, 0.99, 1].map((q) => quantile(frames, q)), long, rows);
+    report(what, frames, rows);
   }
   const heap = await ada.page.evaluate(
     () => (performance as unknown as { memory?: { usedJSHeapSize: number } }).memory?.usedJSHeapSize,

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { services } from "./services";
 
 const BINARY = process.env.JISCORD_BIN ?? fileURLToPath(new URL("../../../target/debug/jiscord", import.meta.url));
 
@@ -21,8 +22,15 @@ export interface Server {
   start(): Promise<void>;
 }
 
+/** What tests need more of than people do. */
+const SETTINGS = {
+  JISCORD_SERVICE_TOKEN: SERVICE_TOKEN,
+  JISCORD_LIMIT_LOGIN_PER_SECOND: "1000",
+  JISCORD_LIMIT_LOGIN_BURST: "1000",
+};
+
 /**
- * The all-in-one on a folder of its own. With JISCORD_URL: the server there, which JISCORD_STOP and JISCORD_START stop and start
+ * The all-in-one on a folder of its own. With JISCORD_E2E=services: the three services behind the entry. With JISCORD_URL: the server there, which JISCORD_STOP and JISCORD_START stop and start
  * (commands for sh; each returns when that is done).
  */
 export async function serve(env: Record<string, string> = {}): Promise<Server & { end(): Promise<void> }> {
@@ -39,6 +47,7 @@ export async function serve(env: Record<string, string> = {}): Promise<Server & 
       end: async () => {},
     };
   }
+  if (process.env.JISCORD_E2E === "services") return services(BINARY, { ...SETTINGS, ...env });
   const folder = await mkdtemp(join(tmpdir(), "jiscord-web-"));
   let port = "0";
   let child: ChildProcess | undefined;
@@ -49,9 +58,7 @@ export async function serve(env: Record<string, string> = {}): Promise<Server & 
         env: {
           PATH: process.env.PATH,
           JISCORD_DATA_DIR: join(folder, "data"),
-          JISCORD_SERVICE_TOKEN: SERVICE_TOKEN,
-          JISCORD_LIMIT_LOGIN_PER_SECOND: "1000",
-          JISCORD_LIMIT_LOGIN_BURST: "1000",
+          ...SETTINGS,
           JISCORD_LOG: "warn",
           ...env,
           PORT: port,
@@ -64,13 +71,15 @@ export async function serve(env: Record<string, string> = {}): Promise<Server & 
         if (found?.[1]) {
           server.url = found[1];
           port = new URL(server.url).port;
+          // Read on, so that it never waits for somebody to listen.
+          started.stdout.resume();
           return;
         }
       }
       throw new Error("the server ended before it said its address");
     },
     async stop() {
-      if (child?.exitCode !== null) return;
+      if (child?.exitCode !== null || child.signalCode !== null) return;
       const ended = once(child, "exit");
       child.kill("SIGTERM");
       await ended;

@@ -93,7 +93,7 @@ describe("the session", () => {
   it("can be taken back from who evicted it", async () => {
     const { store, sdk } = await connected();
     sdk.say({ kind: "connection", state: "ended", reason: "evicted" });
-    expect(store.state.connection.state).toBe("evicted");
+    expect(store.state.connection).toMatchObject({ state: "ended", evicted: true });
     expect(store.state.phase).toBe("signedIn");
     await store.comeBack();
     sdk.say({ kind: "connection", state: "ready" });
@@ -353,6 +353,24 @@ describe("unread", () => {
     sdk.say({ kind: "activity", channelId: "general", messageId: messageId(5), authorId: "bob" });
     store.markRead("general");
     expect([...kept.kept]).toEqual([["jiscord.read.ada", JSON.stringify({ general: messageId(5), boats: "" })]]);
+  });
+});
+
+describe("subscribers", () => {
+  it("are told once for all that changes before the next picture", async () => {
+    const { store, sdk } = await connected();
+    store.open("general");
+    await vi.advanceTimersByTimeAsync(1_000);
+    const told = vi.fn();
+    const stop = store.subscribe(told);
+    for (let n = 1; n <= 100; n++) sdk.arrive(sdk.message("general", n, "bob", "hi"));
+    expect(contents(store)).toHaveLength(100);
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(told).toHaveBeenCalledTimes(1);
+    stop();
+    sdk.arrive(sdk.message("general", 101, "bob", "hi"));
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(told).toHaveBeenCalledTimes(1);
   });
 });
 

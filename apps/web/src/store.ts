@@ -40,7 +40,10 @@ export type Phase = "starting" | "broken" | "unreachable" | "signedOut" | "signe
 
 /** How it stands with the connection to the gateway. */
 export interface Connection {
-  state: "connecting" | "ready" | "waiting" | "evicted";
+  /** "ended": it does not come back by itself. */
+  state: "connecting" | "ready" | "waiting" | "ended";
+  /** Another session of this one's kind took its place. */
+  evicted?: boolean;
   /** Unix milliseconds at which it is tried again. */
   retryAt?: number;
   /** It was there before. */
@@ -99,9 +102,16 @@ export function isNewer(a: string, b: string | undefined): boolean {
   return !b || key(a) > key(b);
 }
 
+/** Before the next picture: what changes in between is drawn once, however much it is. A hidden page draws none. */
+function soon(then: () => void): void {
+  if (document.visibilityState === "visible") requestAnimationFrame(then);
+  else setTimeout(then, 100);
+}
+
 export class Store {
   #state: State = { ...SIGNED_OUT, phase: "starting" };
   #subscribers = new Set<() => void>();
+  #told = true;
   #sdk: Sdk | undefined;
   #typingTimer: ReturnType<typeof setTimeout> | undefined;
   #typedAt = new Map<string, number>();
@@ -134,7 +144,13 @@ export class Store {
 
   #set(change: Partial<State>): void {
     this.#state = { ...this.#state, ...change };
-    for (const subscriber of this.#subscribers) subscriber();
+    if (this.#told) {
+      this.#told = false;
+      soon(() => {
+        this.#told = true;
+        for (const subscriber of this.#subscribers) subscriber();
+      });
+    }
   }
 
   // The session.
@@ -193,7 +209,7 @@ export class Store {
     this.#signedOut(null);
   }
 
-  /** Takes the session back from whoever evicted it. */
+  /** Begins the session anew that ended here, such as one that was evicted. */
   async comeBack(): Promise<void> {
     this.#set({ connection: { state: "connecting", again: true } });
     await this.#renew(0);
@@ -259,9 +275,9 @@ export class Store {
       this.#set({ connection: { state, again } });
     } else if (state === "waiting") {
       this.#set({ connection: { state, again, retryAt: Date.now() + retryInMs } });
-    } else if (reason === "evicted") {
-      this.#set({ connection: { state: "evicted", again } });
-    } else if (reason === "unauthorized" && this.#state.phase === "signedIn") {
+    } else if (reason !== "unauthorized") {
+      this.#set({ connection: { state: "ended", evicted: reason === "evicted", again } });
+    } else if (this.#state.phase === "signedIn") {
       if (this.#renewed) {
         this.#signedOut(ENDED);
       } else {

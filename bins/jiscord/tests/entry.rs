@@ -17,7 +17,7 @@ use axum::{
     body::to_bytes,
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{AppendHeaders, IntoResponse, Response},
     routing::{any, get},
 };
 use futures_util::{SinkExt, StreamExt};
@@ -85,7 +85,8 @@ async fn tell(request: Request) -> Response {
         "body": body.len(),
     });
     let headers = [("connection", "x-mine"), ("x-mine", "1"), ("keep-alive", "timeout=5"), ("x-yours", "2")];
-    (StatusCode::IM_A_TEAPOT, headers, told.to_string()).into_response()
+    let cookies = AppendHeaders([("set-cookie", "one=1; Path=/"), ("set-cookie", "two=2; Secure")]);
+    (StatusCode::IM_A_TEAPOT, headers, cookies, told.to_string()).into_response()
 }
 
 /// Ends in the middle of the answer's head, as a service does that is killed.
@@ -223,6 +224,27 @@ async fn paths_lose_their_prefix_and_headers_what_is_the_connections() {
     let (status, answer, _) = entry.get("/").await;
     assert!(status == 200 && answer.contains("text/html"), "{answer}");
     assert_eq!(entry.get("/api/other").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_pages_cookie_goes_through_with_what_it_is_judged_by() {
+    let entry = Entry::start().await;
+    let rest = "cookie: jiscord_refresh=a; other=1\r\norigin: http://chat.example\r\nsec-fetch-site: same-origin\r\n\
+                content-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    let (_, answer, told) = entry.ask("POST /api/auth/refresh", rest.as_bytes()).await;
+    assert_eq!(told["target"], "/refresh");
+    let headers = told["headers"].as_array().unwrap();
+    for line in [
+        ["cookie", "jiscord_refresh=a; other=1"],
+        ["origin", "http://chat.example"],
+        ["host", "chat.example"],
+        ["sec-fetch-site", "same-origin"],
+        ["content-type", "application/json"],
+    ] {
+        assert!(headers.contains(&json!(line)), "{line:?} in {headers:?}");
+    }
+    let cookies: Vec<_> = answer.lines().filter(|line| line.starts_with("set-cookie: ")).collect();
+    assert_eq!(cookies, ["set-cookie: one=1; path=/", "set-cookie: two=2; secure"]);
 }
 
 #[tokio::test]

@@ -113,6 +113,10 @@ settings! {
     limit_login: NonZeroU32 = "JISCORD_LIMIT_LOGIN_PER_SECOND", "5", Number(least(1)..=least(100_000));
     /// Registrations and log-ins of one address at once.
     limit_login_burst: NonZeroU32 = "JISCORD_LIMIT_LOGIN_BURST", "50", Number(least(1)..=least(100_000));
+    /// Log-ins of one account that may fail in an hour, from all networks but those where its owner has logged in before.
+    limit_failed_logins: u32 = "JISCORD_LIMIT_FAILED_LOGINS", "100", Number(1..=1_000_000);
+    /// Log-ins of one account that may fail in an hour from one network (24 bits of IPv4, 48 of IPv6).
+    limit_failed_logins_in_network: u32 = "JISCORD_LIMIT_FAILED_LOGINS_IN_NETWORK", "10", Number(1..=1_000_000);
     /// The most guilds that a user can be in.
     limit_guilds: usize = "JISCORD_LIMIT_GUILDS", "200", Number(1..=10_000);
     /// The most channels that a guild can have.

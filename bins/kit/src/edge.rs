@@ -263,6 +263,11 @@ async fn serve_socket(
 
 impl Connection {
     async fn answer(&self, request: Request<Incoming>, router: Router) -> Response<Body> {
+        // A proxy before us might have believed the other one (RFC 9112, 3.2).
+        if request.headers().get_all(header::HOST).iter().nth(1).is_some() {
+            return and_close(refusal(Fault::new(Code::MALFORMED, "the header host came twice")));
+        }
+        let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         if target > TARGET_BYTES {
             let mut response = refusal(Fault::new(Code::TOO_LARGE, "the request's target is over 8 KiB"));
@@ -287,17 +292,22 @@ impl Connection {
         // Without what is behind the question mark: some clients put secrets there, though nobody reads them.
         let span = tracing::debug_span!("request", %client, method = %request.method(), path = request.uri().path());
 
-        let Ok(mut response) = router.oneshot(request).instrument(span.clone()).await;
+        let Ok(response) = router.oneshot(request).instrument(span.clone()).await;
         span.in_scope(|| tracing::debug!(status = response.status().as_u16()));
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if let Some(seat) = seat.filter(|_| upgraded) {
             let _ = self.client_seat.set(seat);
         }
-        if self.requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS && !upgraded {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        // Whether a length stood beside the word chunked hyper does not tell. Who believed in it takes what follows for a part of
+        // this request, so it is not taken for another one here.
+        let last = chunked || self.requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS;
+        if last && !upgraded { and_close(response) } else { response }
     }
+}
+
+fn and_close(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn json(fault: &Fault) -> Vec<u8> {

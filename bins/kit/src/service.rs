@@ -131,17 +131,18 @@ pub async fn nothing_here() -> Response {
 
 /// Headers that keep a browser from doing with an answer what it is not meant for.
 pub async fn guard(mut response: Response) -> Response {
-    const HEADERS: [(HeaderName, &str); 4] = [
+    const HEADERS: [(HeaderName, &str); 5] = [
         (
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ),
+        (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     for (name, value) in HEADERS {
-        // A page has a policy of its own.
+        // A page has a policy of its own, and its files are kept.
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
@@ -161,6 +162,8 @@ pub fn limits(config: &Config) -> Limits {
     limits.body_time = config.limit_body;
     limits.caller = Rate { per_second: config.limit_http, burst: config.limit_http_burst };
     limits.login = Rate { per_second: config.limit_login, burst: config.limit_login_burst };
+    limits.failed_logins = config.limit_failed_logins;
+    limits.failed_logins_in_network = config.limit_failed_logins_in_network;
     limits.guilds_of_user = config.limit_guilds;
     limits.channels_of_guild = config.limit_channels;
     limits

@@ -161,6 +161,98 @@ async fn heads_are_bounded() {
     }
 }
 
+/// All that is answered to these bytes, after which nothing more comes.
+async fn answers(server: &Server, bytes: &[u8]) -> String {
+    let (mut read, mut write) = server.open().await.into_split();
+    let mut answers = Vec::new();
+    let (_, _) = tokio::join!(read.read_to_end(&mut answers), async {
+        let _ = write.write_all(bytes).await;
+        let _ = write.shutdown().await;
+    });
+    String::from_utf8(answers).unwrap()
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_one_request_or_none() {
+    // It comes where a body ends for who reads the length in one way, and within the body for who reads it in the other.
+    const SECOND: &str = "GET /second HTTP/1.1\r\nhost: x\r\n\r\n";
+    let router = router()
+        .route("/first", any(|body: axum::body::Bytes| async move { format!("first of {}", body.len()) }))
+        .route("/second", get(|| async { "second" }));
+    let server = Server::start(limits(), "", router).await;
+    let empty = format!("0\r\n\r\n{SECOND}");
+    let whole = format!("{:x}\r\n{SECOND}\r\n0\r\n\r\n", SECOND.len());
+    let length = empty.len();
+    let (both, chunked) = (format!("content-length: {length}\r\ntransfer-encoding: chunked"), "transfer-encoding: chunked");
+    let extension = format!("0;{}\r\n\r\n{SECOND}", "x".repeat(32 << 10));
+    let long_size = format!("{}1\r\nx\r\n0\r\n\r\n", "0".repeat(64));
+    let mut wrong = Vec::new();
+    for (head, body, want) in [
+        // The length does not count beside it; what follows the chunks is left unread.
+        (&*both, &*empty, 200),
+        (&both, &whole, 200),
+        (&format!("transfer-encoding: chunked\r\ncontent-length: {length}"), &empty, 200),
+        (&format!("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\ncontent-length: {length}"), &empty, 200),
+        ("transfer-encoding: chunked\r\ntransfer-encoding: identity", &empty, 400),
+        ("transfer-encoding: chunked, identity", &empty, 400),
+        ("transfer-encoding: xchunked", &empty, 400),
+        ("transfer-encoding: chunked;q=1", &empty, 400),
+        ("transfer-encoding: \u{b}chunked", &empty, 400),
+        ("transfer-encoding: identity", &empty, 400),
+        ("transfer-encoding:", &empty, 400),
+        ("transfer-encoding : chunked", &empty, 400),
+        ("transfer-encoding\r\n: chunked", &empty, 400),
+        (" transfer-encoding: chunked", &empty, 400),
+        ("x: y\r\n transfer-encoding: chunked", &empty, 400),
+        ("x: y\0\r\ntransfer-encoding: chunked", &empty, 400),
+        ("x: y\rtransfer-encoding: chunked", &empty, 400),
+        (&format!("content-length: 5\r\ncontent-length: {length}"), &empty, 400),
+        (&format!("content-length: 5, {length}"), &empty, 400),
+        ("content-length: 5, 5", &empty, 400),
+        ("content-length: +5", &empty, 400),
+        ("content-length: -5", &empty, 400),
+        ("content-length: 0x5", &empty, 400),
+        ("content-length: 5 5", &empty, 400),
+        ("content-length:", &empty, 400),
+        ("content-length: 99999999999999999999999", &empty, 400),
+        ("content-length : 5", &empty, 400),
+        ("host: y\r\ncontent-length: 5", &empty, 400),
+        // What is in chunks is read to its end, and no more.
+        (chunked, &extension, 400),
+        (chunked, &long_size, 200),
+        (chunked, "ffffffffffffffffff\r\nx", 400),
+        (chunked, "-1\r\nx\r\n0\r\n\r\n", 400),
+        (chunked, "+1\r\nx\r\n0\r\n\r\n", 400),
+        (chunked, "0x1\r\nx\r\n0\r\n\r\n", 400),
+        (chunked, "1\nx\n0\n\n", 400),
+        (chunked, "1\r\nxy\r\n0\r\n\r\n", 400),
+        (chunked, "1;a\nb\r\nx\r\n0\r\n\r\n", 400),
+        (chunked, &whole, 200),
+        (chunked, &empty, 200),
+    ] {
+        let request = format!("POST /first HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n{body}");
+        let answers = answers(&server, request.as_bytes()).await;
+        let right = answers.starts_with(&format!("HTTP/1.1 {want}")) && answers.matches("HTTP/1.1 ").count() == 1;
+        if !right || answers.ends_with("second") {
+            wrong.push(format!("{head:?} {:?}, not {want}: {answers}", &body[..body.len().min(60)]));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for request in [
+        format!("POST /first HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n{empty}"),
+        format!("POST /first HTTP/1.1\nhost: x\ntransfer-encoding: chunked\ncontent-length: 3\n\n{empty}"),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(),
+        "GET /second\r\n".into(),
+    ] {
+        let answers = answers(&server, request.as_bytes()).await;
+        assert!(answers.matches("HTTP/1.1 ").count() <= 1 && !answers.ends_with("second"), "{request:?}: {answers}");
+    }
+    // Two requests that are nothing but two requests are two: a second one would have been seen.
+    let two = format!("POST /first HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc{SECOND}");
+    let answers = answers(&server, two.as_bytes()).await;
+    assert!(answers.contains("first of 3") && answers.ends_with("second"), "{answers}");
+}
+
 #[tokio::test]
 async fn an_address_has_so_many_sockets_and_no_more() {
     let server = Server::start(Limits { sockets_per_address: 2, ..limits() }, "", router()).await;

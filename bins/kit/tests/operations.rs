@@ -78,6 +78,24 @@ fn compose_sets_what_there_is_to_set() {
 }
 
 #[test]
+fn services_run_without_root_and_write_nothing() {
+    let image = fs::read_to_string(path("deploy/Dockerfile")).unwrap();
+    let user = image.lines().filter_map(|line| line.strip_prefix("USER ")).next_back();
+    assert!(user.is_some_and(|user| !["root", "0"].contains(&user)), "{user:?}");
+    let compose = compose();
+    for (name, _) in environments() {
+        let service = &compose["services"][&*name];
+        assert_eq!(service["read_only"], true, "{name}");
+        assert_eq!(service["cap_drop"][0], "ALL", "{name}");
+        assert_eq!(service["security_opt"][0], "no-new-privileges:true", "{name}");
+        let more = ["user", "privileged", "cap_add", "volumes", "devices", "pid", "network_mode"];
+        assert!(more.iter().all(|key| service.get(key).is_none()), "{name}");
+        let (_, port) = service["ports"][0].as_str().unwrap().rsplit_once(':').unwrap();
+        assert!(port.parse::<u16>().unwrap() > 1024, "{name}");
+    }
+}
+
+#[test]
 fn compose_has_all_that_services_need() {
     let compose = compose();
     let services = compose["services"].as_mapping().unwrap();

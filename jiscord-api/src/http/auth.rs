@@ -5,28 +5,30 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     extract::{FromRef, FromRequest, Request, State},
-    http::{StatusCode, header::SET_COOKIE},
+    http::StatusCode,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 use jiscord_core::{
-    Code,
+    Code, Fault,
     backend::{Identity, TokenVerifier},
-    http::{RegisterBody, Registered, UserRow, Verified},
+    http::{ClientAddr, LoggedIn, RegisterBody, Registered, UserRow, Verified},
+    text::Email,
 };
 use serde::Deserialize;
 
 use super::{
     Access, Answer, Body, Failed, MaybeBody, Settings, alive, authorization, cookie, count_address, finish, health, unauthorized,
 };
-use crate::{accounts::Accounts, limits::Limiter};
+use crate::{accounts::Accounts, guesses::Guesses, limits::Limiter};
 
 #[derive(Clone)]
 struct App {
     accounts: Arc<Accounts>,
     callers: Arc<Limiter>,
     logins: Arc<Limiter>,
+    guesses: Arc<Guesses>,
     settings: Arc<Settings>,
 }
 
@@ -50,12 +52,13 @@ routes! {
 }
 
 /// The router of auth-service. Rate limits by address work where the host puts
-/// [`ClientAddr`](jiscord_core::http::ClientAddr) into requests.
+/// [`ClientAddr`] into requests.
 pub fn router(accounts: Arc<Accounts>, settings: Settings) -> Router {
     let limits = &settings.limits;
     let callers = Arc::new(Limiter::new(limits.caller, limits.rate_keys));
     let logins = Arc::new(Limiter::new(limits.login, limits.rate_keys));
-    let app = App { accounts, callers, logins, settings: Arc::new(settings) };
+    let guesses = Guesses::new(limits);
+    let app = App { accounts, callers, logins, guesses, settings: Arc::new(settings) };
     finish(routes(&app), app)
 }
 
@@ -108,13 +111,31 @@ struct Login {
 async fn login(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.logins, request.extensions().get())?;
     let headers = request.headers().clone();
+    let from = request.extensions().get().map(|ClientAddr(addr)| *addr);
     let Body(body) = Body::<Login>::from_request(request, &app).await?;
+    // What is no address is nobody's, and cannot be guessed.
+    let email = body.email.as_deref().and_then(|text| Email::new(text).ok());
+    let guess = email.map(|email| app.guesses.begin(&email, from)).transpose()?;
+    let answer = log_in(&app, &body).await;
+    match (guess, &answer) {
+        (Some(guess), Ok(_)) => guess.succeeded(),
+        (Some(guess), Err(fault)) if fault.code == Code::UNAUTHORIZED => guess.failed(),
+        _ => {}
+    }
+    let (answer, token) = answer?;
+    match token {
+        Some(token) => Ok((cookie::keep(&headers, &token)?, Json(answer)).into_response()),
+        None => Ok(Json(answer).into_response()),
+    }
+}
+
+async fn log_in(app: &App, body: &Login) -> Result<(LoggedIn, Option<String>), Fault> {
     let (email, password) = (body.email.as_deref(), body.password.as_deref());
     if !body.remember {
-        return Ok(Json(app.accounts.login(email, password).await?).into_response());
+        return Ok((app.accounts.login(email, password).await?, None));
     }
     let (answer, token) = app.accounts.login_remembered(email, password).await?;
-    Ok(([(SET_COOKIE, cookie::keep(&headers, &token)?)], Json(answer)).into_response())
+    Ok((answer, Some(token)))
 }
 
 /// A body of which nothing is wanted.
@@ -126,13 +147,11 @@ async fn refresh(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.callers, request.extensions().get())?;
     let headers = request.headers().clone();
     let MaybeBody(Nothing {}) = MaybeBody::from_request(request, &app).await?;
-    let token = cookie::read(&headers, &app.settings)?.ok_or_else(unauthorized)?;
+    let token = cookie::read(&headers, &app.settings)?.token().ok_or_else(unauthorized)?;
     match app.accounts.refresh(token).await {
-        Ok((answer, token)) => Ok(([(SET_COOKIE, cookie::keep(&headers, &token)?)], Json(answer)).into_response()),
+        Ok((answer, token)) => Ok((cookie::keep(&headers, &token)?, Json(answer)).into_response()),
         // It will never be good again.
-        Err(fault) if fault.code == Code::UNAUTHORIZED => {
-            Ok(([(SET_COOKIE, cookie::forget(&headers)?)], Failed(fault)).into_response())
-        }
+        Err(fault) if fault.code == Code::UNAUTHORIZED => Ok((cookie::forget(&headers)?, Failed(fault)).into_response()),
         Err(fault) => Err(fault.into()),
     }
 }
@@ -149,7 +168,7 @@ async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
     count_address(&app.callers, request.extensions().get())?;
     let headers = request.headers().clone();
     let MaybeBody(body) = MaybeBody::<Logout>::from_request(request, &app).await?;
-    let refresh = cookie::read(&headers, &app.settings)?;
+    let shown = cookie::read(&headers, &app.settings)?;
     let who = match authorization(&headers)? {
         Some((scheme, token)) if scheme == "bearer" => match app.accounts.verify_token(token).await {
             Ok(who) => Some(who),
@@ -158,8 +177,8 @@ async fn logout(State(app): State<App>, request: Request) -> Answer<Response> {
         },
         _ => None,
     };
-    app.accounts.logout(who.as_ref(), refresh, body.everywhere).await?;
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie::forget(&headers)?)]).into_response())
+    app.accounts.logout(who.as_ref(), &shown.all(), body.everywhere).await?;
+    Ok((StatusCode::NO_CONTENT, cookie::forget(&headers)?).into_response())
 }
 
 async fn me(State(app): State<App>, Extension(who): Extension<Identity>) -> Answer<Json<UserRow>> {

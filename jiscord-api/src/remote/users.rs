@@ -100,7 +100,7 @@ impl Logins for RemoteUsers {
         // Shown once more, a generation leads to the same.
         let row = self.call(Kind::Repeatable, || self.data.request(Method::POST, &path, None).json(&body)).await?;
         Ok(match row {
-            RefreshedRow::Current { user_id, generation } => Refreshed::Current { user_id, generation },
+            RefreshedRow::Current { user_id, begun, generation } => Refreshed::Current { user_id, begun, generation },
             RefreshedRow::Replayed { user_id } => Refreshed::Replayed { user_id },
             RefreshedRow::Gone => Refreshed::Gone,
         })

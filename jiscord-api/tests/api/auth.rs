@@ -301,6 +301,57 @@ async fn one_address_can_only_guess_so_fast() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_account_can_only_be_guessed_so_often() {
+    let mut settings = settings();
+    (settings.limits.failed_logins, settings.limits.failed_logins_in_network) = (5, 3);
+    let site = Site::with(settings);
+    site.auth("POST /register").json(ada()).send().await.ok(201);
+    let login = |email: &str, password: &str, from: &str| {
+        site.auth("POST /login").json(json!({ "email": email, "password": password })).from(from).send()
+    };
+    let right = |from: &'static str| login("ada@example.com", "correct horse", from);
+    right("192.0.2.1").await.ok(200);
+    // Whether there is such an account or not, all is the same.
+    for email in ["ada@example.com", "nobody@example.com"] {
+        let jobs = site.accounts.passwords().jobs();
+        // Many at once, in any spelling, are as many as one after the other.
+        let (spelt, small) = (email.to_uppercase(), email.to_owned());
+        let all = futures_util::future::join_all((0..6).map(|n| {
+            let email = if n % 2 == 0 { &spelt } else { &small };
+            login(email, "wrong horse", "198.51.100.1")
+        }));
+        let (failed, refused): (Vec<_>, Vec<_>) = all.await.into_iter().partition(|reply| reply.status == 401);
+        assert_eq!((failed.len(), refused.len()), (3, 3));
+        for reply in refused {
+            reply.fails(429, "rate_limited");
+        }
+        let late = login(email, "correct horse", "198.51.100.2").await.fails(429, "rate_limited");
+        assert_eq!(late.header("retry-after"), Some("3600"));
+        for from in ["2001:db8:1::1", "2001:db8:2::1"] {
+            login(email, "wrong horse", from).await.fails(401, "unauthorized");
+        }
+        login(email, "correct horse", "2001:db8:3::1").await.fails(429, "rate_limited");
+        assert_eq!(site.accounts.passwords().jobs() - jobs, 5, "what is refused costs nothing");
+    }
+    // From where the owner has been before, nobody else's failures matter.
+    right("192.0.2.99").await.ok(200);
+    login("bea@example.com", "wrong horse", "198.51.100.1").await.fails(401, "unauthorized");
+    tokio::time::advance(Duration::from_secs(60 * 60)).await;
+    right("198.51.100.1").await.ok(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_is_not_hashed() {
+    let site = Site::new();
+    for path in ["POST /register", "POST /login"] {
+        let mut long = ada();
+        long["password"] = json!("x".repeat(10 << 20));
+        site.auth(path).json(&long).send().await.fails(413, "too_large");
+    }
+    assert_eq!(site.accounts.passwords().jobs(), 0);
+}
+
 #[tokio::test]
 async fn a_user_is_limited_by_itself_and_a_stranger_by_its_address() {
     let mut settings = settings();

@@ -2,13 +2,20 @@
 
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
+use jiscord_api::{Accounts, accounts::Logins, http::auth};
 use jiscord_core::{
-    backend::{Identity, Revoked},
+    Code, Fault, UserId,
+    backend::{Login, Revoked},
+    fault::Result,
     time::{Clock, SystemClock},
 };
+use jiscord_store::{NewLogin, Refreshed};
+use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::site::{Call, ORIGIN, Reply, Site, Stopped, settings};
+use crate::site::{Call, ORIGIN, Reply, SECRET, Site, Stopped, passwords, settings};
 
 const OWN: &str = "http://127.0.0.1:3001";
 
@@ -183,8 +190,7 @@ async fn a_log_out_ends_token_and_cookie_at_once_and_nothing_else() {
     assert!(is_good(&site, &other).await && is_good(&site, &plain).await && is_good(&site, &bob.token).await);
     // Told to those who keep sockets, when it answers.
     let told = site.heard.take();
-    assert_eq!(told.iter().map(|event| event.revokes().unwrap()).count(), 1);
-    assert!(matches!(told[0].revokes(), Some(Revoked::Login(_))));
+    assert!(told.len() == 1 && matches!(told[0].revokes(), Some(Revoked::Login(_))), "{told:?}");
     assert!(site.log().await.contains(&told[0]));
     // Once more is no error, with either or neither.
     for call in [logout(), logout().bearer(&second), site.auth("POST /logout").bearer(&second), site.auth("POST /logout")] {
@@ -214,15 +220,119 @@ async fn after_everything_was_ended_one_can_log_in_anew() {
     refresh(&site, &shown).send().await.fails(401, "unauthorized");
 }
 
+/// As another program makes them that knows the secret.
+fn foreign(user: &str, more: Value) -> String {
+    let now = SystemClock.now_micros() / 1_000_000;
+    let mut claims = json!({ "sub": user, "username": "Ada", "iat": now, "exp": now + 600 });
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap()
+}
+
 #[tokio::test]
-async fn a_token_that_names_no_login_is_ended_with_all_others() {
+async fn a_token_that_names_no_login_is_ended_alone() {
     let (site, _) = site().await;
-    let made = site.auth("POST /login").json(json!({ "email": "ada@example.com", "password": "correct horse" }));
-    let user: Value = made.send().await.ok(200)["user"]["user_id"].clone();
-    let who = Identity::new(user.as_str().unwrap().parse().unwrap(), "Ada");
-    let (one, two) = (site.jwt.sign(&who).unwrap(), site.jwt.sign(&who).unwrap());
-    assert_eq!(site.auth("POST /logout").bearer(&one).send().await.status, 204);
-    assert!(!is_good(&site, &one).await && is_good(&site, &two).await, "each token is a login of its own");
+    let ada = site.user("Eve").await;
+    let user = ada.id.to_string();
+    let tokens = [
+        ada.token,
+        foreign(&user, json!({})),
+        foreign(&user, json!({ "n": 1 })),
+        foreign(&user, json!({ "jti": "no UUID" })),
+        foreign(&user, json!({ "jti": "no UUID", "n": 1 })),
+    ];
+    for (at, ended) in tokens.iter().enumerate() {
+        assert_eq!(site.auth("POST /logout").bearer(ended).send().await.status, 204);
+        for (other, token) in tokens.iter().enumerate() {
+            assert_eq!(is_good(&site, token).await, other > at, "{other} when {at} is ended");
+        }
+    }
+    // And what was ended with all others does not come back by the log-out of one that came later.
+    let (old, new) = (foreign(&user, json!({ "n": 2, "iat": 1_000 })), foreign(&user, json!({ "n": 3 })));
+    site.chat.revoke_login(ada.id, Revoked::IssuedBy(1_000)).await.unwrap();
+    assert_eq!(site.auth("POST /logout").bearer(&new).send().await.status, 204);
+    assert!(!is_good(&site, &old).await);
+}
+
+#[tokio::test]
+async fn a_token_that_is_made_while_everything_ends_is_no_way_round_it() {
+    let (site, clock) = site().await;
+    let first = log_in(&site, true).await;
+    let shown = cookie(&first);
+    let user = first.json["user"]["user_id"].as_str().unwrap().parse().unwrap();
+    let second = SystemClock.now_micros() / 1_000_000 + 5;
+    *clock.0.lock().unwrap() += 10_000_000;
+    // Refreshed after the second until which all is ended, and before that is written.
+    let late = token(refresh(&site, &shown).send().await);
+    assert!(is_good(&site, &late).await);
+    site.chat.revoke_login(user, Revoked::IssuedBy(second)).await.unwrap();
+    assert!(!is_good(&site, &late).await);
+    assert!(is_good(&site, &token(log_in(&site, true).await)).await);
+}
+
+#[tokio::test]
+async fn over_https_only_a_cookie_of_https_goes_on_and_a_log_out_ends_both() {
+    const HTTPS: &str = "https://127.0.0.1:3001";
+    let (site, _) = site().await;
+    let plain = cookie(&log_in(&site, true).await);
+    let body = json!({ "email": "ada@example.com", "password": "correct horse", "remember": true });
+    let secure = cookie(&site.auth("POST /login").header("origin", HTTPS).json(body).send().await);
+    let asked = |route: &str, cookies: &str| site.auth(route).header("origin", HTTPS).header("cookie", cookies);
+    asked("POST /refresh", &plain).send().await.fails(401, "unauthorized");
+    let reply = asked("POST /refresh", &format!("{plain}; {secure}")).send().await;
+    let secure = cookie(&reply);
+    assert!(reply.status == 200 && secure.starts_with("__Host-"), "{secure}");
+
+    let reply = asked("POST /logout", &format!("{plain}; {secure}")).send().await;
+    assert_eq!(reply.status, 204);
+    let forgotten: Vec<_> = reply.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap()).collect();
+    let rest = "=; Max-Age=0; Path=/; HttpOnly; SameSite=Strict";
+    assert_eq!(forgotten, [format!("__Host-jiscord_refresh{rest}; Secure"), format!("jiscord_refresh{rest}")]);
+    for cookie in [&secure, &plain] {
+        refresh(&site, cookie).send().await.fails(401, "unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_neither_good_nor_bad() {
+    /// Nobody answers.
+    struct Away;
+
+    #[async_trait]
+    impl Logins for Away {
+        async fn begin_login(&self, _: NewLogin) -> Result<()> {
+            Err(Fault::new(Code::UNAVAILABLE, "away"))
+        }
+        async fn refresh_login(&self, _: Uuid, _: u64) -> Result<Refreshed> {
+            Err(Fault::new(Code::UNAVAILABLE, "away"))
+        }
+        async fn revoke_login(&self, _: UserId, _: Revoked) -> Result<()> {
+            Err(Fault::new(Code::UNAVAILABLE, "away"))
+        }
+        async fn is_login_revoked(&self, _: UserId, _: Login) -> Result<bool> {
+            Err(Fault::new(Code::UNAVAILABLE, "away"))
+        }
+    }
+
+    let (site, _) = site().await;
+    let first = log_in(&site, true).await;
+    let (shown, token) = (cookie(&first), token(first));
+    let settings = settings();
+    let accounts = Accounts::new(site.store.clone(), passwords(&settings.limits), site.jwt.clone(), &settings.limits);
+    let away = auth::router(Arc::new(accounts.with_logins(Arc::new(Away))), settings);
+    let body = json!({ "email": "ada@example.com", "password": "correct horse", "remember": true });
+    for call in [
+        Call::new(&away, "GET /me").bearer(&token),
+        Call::new(&away, "POST /verify-token").bearer(&token),
+        Call::new(&away, "POST /logout").bearer(&token),
+        Call::new(&away, "POST /logout").header("origin", OWN).header("cookie", &shown),
+        Call::new(&away, "POST /refresh").header("origin", OWN).header("cookie", &shown),
+        Call::new(&away, "POST /login").json(body),
+    ] {
+        let reply = call.send().await.fails(503, "unavailable");
+        // The browser keeps it: it is good when somebody can be asked again.
+        assert_eq!(reply.header("set-cookie"), None);
+    }
+    assert_eq!(refresh(&site, &shown).send().await.status, 200);
 }
 
 #[tokio::test]

@@ -12,12 +12,13 @@ use std::{
 use axum::{Router, serve::ListenerExt};
 use jiscord_api::{
     Accounts,
+    accounts::Logins,
     http::auth,
     remote::{RemoteBackend, RemoteUsers},
 };
 use jiscord_core::{
     ChannelId, Code, Fault, GuildId, UserId,
-    backend::{Actor, Backend, Sent, TokenVerifier},
+    backend::{Actor, Backend, Login, Sent, TokenVerifier},
     fault::Result,
     frame::SendMessage,
     model::Visibility,
@@ -30,7 +31,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
-use crate::site::{Call, NOBODY, SERVICE, Site, passwords, settings};
+use crate::site::{Call, NOBODY, Reply, SERVICE, Site, passwords, settings};
 
 /// Serves a router on loopback, and counts its connections.
 async fn serve(router: Router) -> (String, Arc<AtomicUsize>) {
@@ -153,6 +154,61 @@ async fn accounts_work_on_users_from_afar() {
     let here = [Users::get(&*site.store, ada).await.unwrap().unwrap(), Users::get(&*site.store, bea).await.unwrap().unwrap()];
     assert!(found == here, "the hashes too: the one who verifies them is here");
     assert_eq!(connections.load(Ordering::Relaxed), 1, "one call after the other needs one connection");
+}
+
+#[tokio::test]
+async fn logins_are_kept_from_afar() {
+    let site = Site::new();
+    let data = serve(site.data.clone()).await.0;
+    let users = Arc::new(RemoteUsers::new(&data, SERVICE.as_bytes()).unwrap());
+    let limits = settings().limits;
+    let accounts = Accounts::new(users.clone(), passwords(&limits), site.jwt.clone(), &limits).with_logins(users.clone());
+    let auth = auth::router(Arc::new(accounts), settings());
+    let new = json!({ "username": "Ada", "email": "ada@example.com", "password": "correct horse", "remember": true });
+    Call::new(&auth, "POST /register").json(&new).send().await.ok(201);
+    let own = "http://127.0.0.1:3001";
+    let cookie = |reply: &Reply| reply.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let asked = |route: &str, cookie: &str| Call::new(&auth, route).header("origin", own).header("cookie", cookie);
+
+    let first = Call::new(&auth, "POST /login").json(&new).send().await;
+    let second = asked("POST /refresh", &cookie(&first)).send().await;
+    let token = second.json["token"].as_str().unwrap();
+    let backend = RemoteBackend::new(&serve(auth.clone()).await.0, &data, SERVICE.as_bytes()).unwrap();
+    // What a gateway is told is what data-service knows itself.
+    let who = backend.verify_token(token).await.unwrap();
+    assert_eq!(who, site.chat.verify_token(token).await.unwrap());
+    assert_eq!(who.login.unwrap().id, site.jwt.verify(first.json["token"].as_str().unwrap()).unwrap().login.unwrap().id);
+
+    assert_eq!(asked("POST /logout", &cookie(&second)).send().await.status, 204);
+    assert_eq!(site.heard.take().iter().filter(|event| event.is_internal()).count(), 1, "data-service publishes it");
+    Call::new(&auth, "GET /me").bearer(token).send().await.fails(401, "unauthorized");
+    assert_eq!(backend.verify_token(token).await.unwrap_err().code, Code::UNAUTHORIZED);
+    asked("POST /refresh", &cookie(&second)).send().await.fails(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn whether_a_login_has_ended_only_data_service_says() {
+    let says = |revoked: bool| Says(200, "", json!({ "revoked": revoked }).to_string());
+    for (name, script, want) in [
+        ("it has", vec![says(true)], Ok(true)),
+        ("it has not", vec![says(false)], Ok(false)),
+        ("after a cut", vec![Cut, says(true)], Ok(true)),
+        ("cut", vec![Cut], Err(Code::UNAVAILABLE)),
+        ("silence", vec![Silence], Err(Code::UNAVAILABLE)),
+        ("nonsense", vec![page(200)], Err(Code::UNAVAILABLE)),
+        ("away", vec![error(503, "unavailable")], Err(Code::UNAVAILABLE)),
+        ("our token is refused", vec![error(401, "unauthorized")], Err(Code::UNAVAILABLE)),
+        ("another server", vec![page(404)], Err(Code::UNAVAILABLE)),
+    ] {
+        let server = Scripted::new(script).await;
+        let time = if name == "silence" { SHORT } else { Duration::from_secs(60) };
+        let users = RemoteUsers::new(&server.url, SERVICE.as_bytes()).unwrap().with_time(time);
+        let login = Login::new(NOBODY.parse().unwrap(), 7);
+        let said = users.is_login_revoked(NOBODY.parse().unwrap(), login).await;
+        assert_eq!(said.map_err(|fault| fault.code), want, "{name}");
+        let path = format!("GET /internal/users/{NOBODY}/revocations?id={NOBODY}&issued_at=7 HTTP/1.1\r\n");
+        assert!(server.requests().iter().all(|request| request.starts_with(&path)), "{name}");
+    }
 }
 
 /// What a server does with a request that it has read.

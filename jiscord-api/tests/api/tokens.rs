@@ -11,7 +11,6 @@ use jiscord_core::{
 };
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 const NOW: u64 = 1_795_443_456;
 const SUB: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
@@ -81,10 +80,63 @@ fn a_token_says_who_for_seven_days() {
 #[test]
 fn a_token_with_nothing_but_its_user_is_good() {
     for header in [r#"{"alg":"HS256","typ":"JWT"}"#, r#"{"alg":"HS256"}"#, r#"{"typ":"JWT","alg":"HS256"}"#] {
-        let nameless = Login::new(Uuid::nil(), NOW);
-        let ada = Identity::new(SUB.parse().unwrap(), "Ada").with_login(nameless);
-        assert_eq!(jwt().verify(&with_header(header)).unwrap(), ada, "{header}");
+        let who = jwt().verify(&with_header(header)).unwrap();
+        let own = who.login.unwrap();
+        let ada = Identity::new(SUB.parse().unwrap(), "Ada").with_login(Login::new(own.id, NOW));
+        assert_eq!(who, ada, "{header}");
+        // A login that is always the same, and no other token's.
+        assert_eq!(jwt().verify(&with_header(header)).unwrap(), ada);
+        let other = claims().to_string().replace("Ada", "Bea");
+        assert_ne!(jwt().verify(&signed(header, &other, SECRET, Algorithm::HS256)).unwrap().login.unwrap().id, own.id);
+        assert!(!own.id.is_nil());
     }
+}
+
+#[test]
+fn a_token_of_a_login_says_which_and_since_when() {
+    let login = Login::new("6ba7b810-9dad-41d1-80b4-00c04fd430c8".parse().unwrap(), NOW - 99);
+    let ada = Identity::new(SUB.parse().unwrap(), "Ada").with_login(login);
+    for token in [jwt().sign(&ada).unwrap(), jwt().sign(&ada).unwrap()] {
+        assert_eq!(jwt().verify(&token).unwrap(), ada);
+    }
+}
+
+#[test]
+fn a_refresh_token_is_ours_or_none() {
+    let (old, new) = ([1; 32], [2; 32]);
+    let login = "6ba7b810-9dad-41d1-80b4-00c04fd430c8".parse().unwrap();
+    let (before, after) = (Jwt::new(&old).unwrap(), Jwt::new(&new).unwrap());
+    let rotated = Jwt::new(&new).unwrap().and_accept(&old).unwrap();
+    let token = before.refresh_token(login, 7);
+    assert_eq!(before.read_refresh_token(&token), Some((login, 7)));
+    assert_eq!(rotated.read_refresh_token(&token), Some((login, 7)), "of the earlier secret");
+    assert_eq!(after.read_refresh_token(&token), None);
+    assert_eq!(after.read_refresh_token(&rotated.refresh_token(login, 7)), Some((login, 7)), "the new secret signs");
+
+    let (text, tag) = token.rsplit_once('.').unwrap();
+    let (name, _) = text.split_once('.').unwrap();
+    for forged in [
+        format!("{name}.8.{tag}"),
+        format!("{name}.07.{tag}"),
+        format!("{}.7.{tag}", "0".repeat(32)),
+        format!("{text}."),
+        format!("{text}.{}", &tag[1..]),
+        format!("{token}A"),
+        format!("{token}="),
+        format!(" {token}"),
+        text.to_owned(),
+        "..".into(),
+        String::new(),
+        "é.é.é".into(),
+        format!("{text}.{}", "A".repeat(1 << 20)),
+        // Neither kind of token is one of the other.
+        before.sign(&Identity::new(SUB.parse().unwrap(), "Ada")).unwrap(),
+    ] {
+        assert_eq!(before.read_refresh_token(&forged), None, "{forged}");
+    }
+    refused(&before, &token);
+    let shown = format!("{before:?}{rotated:?}");
+    assert!(!shown.contains(&token) && !shown.contains(tag));
 }
 
 #[test]
@@ -187,6 +239,8 @@ fn claims_are_typed_and_in_time() {
         ("username", vec!["null", "7"]),
         ("aud", vec!["\"somebody-else\""]),
         ("jti", vec!["7"]),
+        ("sid", vec!["7"]),
+        ("auth_time", vec!["\"1795443456\"", "-1", "1e400"]),
     ] {
         for value in values {
             let mut claims = claims();

@@ -1,10 +1,9 @@
-//! What differs from platform to platform, and nothing else: time, tasks, chance, HTTP calls and the WebSocket.
+//! What differs from platform to platform, and nothing else: time, tasks, chance, addresses, HTTP calls and the WebSocket.
 
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use secrecy::SecretString;
-use url::Url;
 
 use crate::error::{Result, Source};
 

@@ -1,6 +1,6 @@
 //! Tokio, reqwest and tungstenite.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use futures_util::{
     SinkExt, StreamExt,
@@ -16,12 +16,20 @@ use tokio_tungstenite::{
         protocol::{Role, WebSocketConfig},
     },
 };
-use url::Url;
 
 use super::{Failure, Incoming, MAX_FRAME, Reply, Request};
 use crate::error::{Error, Result, Source};
 
 pub(crate) use tokio::time::{Instant, sleep, sleep_until, timeout};
+pub(crate) use url::Url;
+
+/// Adds to an address's query.
+pub(crate) fn add_query(url: &mut Url, parameter: &str, value: &str) {
+    url.query_pairs_mut().append_pair(parameter, value);
+}
+
+/// Something to be done.
+pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Runs `work` beside the caller.
 pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {

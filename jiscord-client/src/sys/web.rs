@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Poll, Waker},
     time::Duration,
@@ -15,7 +15,6 @@ use gloo_timers::future::TimeoutFuture;
 use http::StatusCode;
 use js_sys::{JsString, Reflect, Uint8Array};
 use secrecy::ExposeSecret;
-use url::Url;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
@@ -30,6 +29,9 @@ pub(crate) use web_time::Instant;
 
 /// From so many unread bytes on a connection is given up: the browser goes on reading, whether we keep up or not.
 const MAX_UNREAD: usize = 16 << 20;
+
+/// Something to be done.
+pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Runs `work` beside the caller.
 pub(crate) fn spawn(work: impl Future<Output = ()> + 'static) {
@@ -73,6 +75,64 @@ pub(crate) async fn timeout<T>(wait: Duration, work: impl Future<Output = T>) ->
     match select(pin!(work), pin!(sleep(wait))).await {
         Either::Left((done, _)) => Ok(done),
         Either::Right(_) => Err(Elapsed),
+    }
+}
+
+/// An address. The browser understands it, so that no tables of the world's scripts have to be loaded with us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url(String);
+
+impl Url {
+    pub(crate) fn parse(address: &str) -> Result<Self, String> {
+        web_sys::Url::new(address).map(|url| Self(url.href())).map_err(|_| "not an address".to_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn scheme(&self) -> &str {
+        self.0.split_once(':').map_or("", |(scheme, _)| scheme)
+    }
+
+    pub(crate) fn username(&self) -> String {
+        self.parts().map(|url| url.username()).unwrap_or_default()
+    }
+
+    pub(crate) fn password(&self) -> Option<String> {
+        self.parts().map(|url| url.password()).filter(|password| !password.is_empty())
+    }
+
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.0.split_once('?').map(|(_, query)| query)
+    }
+
+    pub(crate) fn fragment(&self) -> Option<&str> {
+        self.0.split_once('#').map(|(_, fragment)| fragment)
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.parts().map(|url| url.pathname()).unwrap_or_default()
+    }
+
+    pub(crate) fn set_path(&mut self, path: &str) {
+        if let Some(url) = self.parts() {
+            url.set_pathname(path);
+            self.0 = url.href();
+        }
+    }
+
+    /// It was understood before, so that it is again.
+    fn parts(&self) -> Option<web_sys::Url> {
+        web_sys::Url::new(&self.0).ok()
+    }
+}
+
+/// Adds to an address's query.
+pub(crate) fn add_query(url: &mut Url, parameter: &str, value: &str) {
+    if let Some(parts) = url.parts() {
+        parts.search_params().append(parameter, value);
+        url.0 = parts.href();
     }
 }
 
@@ -145,7 +205,7 @@ impl Transport {
         let socket = Rc::new(Socket::open(&address).map_err(source)?);
         match poll_fn(|cx| socket.shared.borrow_mut().poll_open(cx.waker())).await {
             true => Ok((Writer(socket.clone()), Reader(socket))),
-            false => Err(format!("{url} cannot be reached, or is no gateway").into()),
+            false => Err(format!("{} cannot be reached, or is no gateway", url.as_str()).into()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A gateway that does what the test says, on a port of its own.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use jiscord_client::{
@@ -60,7 +60,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into()).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         Self { listener, url }
     }
@@ -79,12 +83,23 @@ impl Server {
         .await
     }
 
-    /// The next connection, with HELLO said and IDENTIFY heard.
+    /// The next connection, with HELLO said and RESUME heard.
+    pub(crate) async fn resumes(&self, heartbeat_interval: u64) -> (Peer, Resume) {
+        let mut peer = self.accept().await;
+        peer.say(ServerFrame::Hello(Hello { heartbeat_interval })).await;
+        match peer.hear().await {
+            ClientFrame::Resume(resume) => (peer, resume),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next connection, with HELLO said and IDENTIFY heard. Whoever would resume begins anew as well.
     pub(crate) async fn identified(&self, heartbeat_interval: u64) -> (Peer, Identify) {
         let mut peer = self.accept().await;
         peer.say(ServerFrame::Hello(Hello { heartbeat_interval })).await;
         match peer.hear().await {
             ClientFrame::Identify(identify) => (peer, identify),
+            ClientFrame::Resume(Resume { token, device, intents, .. }) => (peer, Identify { token, device, intents }),
             other => panic!("{other:?}"),
         }
     }
@@ -113,6 +128,11 @@ impl Peer {
 
     pub(crate) async fn say_at(&mut self, p: u64, frame: ServerFrame) {
         self.say_text(&frame.at(Position(p)).encode()).await;
+    }
+
+    /// False if the client is gone.
+    pub(crate) async fn try_say_at(&mut self, p: u64, frame: ServerFrame) -> bool {
+        self.0.send(Frame::text(frame.at(Position(p)).encode())).await.is_ok()
     }
 
     pub(crate) async fn say_text(&mut self, text: &str) {

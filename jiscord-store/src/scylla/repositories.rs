@@ -9,7 +9,7 @@ use jiscord_core::{
     model::{Channel, Guild, Member, Message, Rev, Visibility},
     text::{Email, Nonce},
 };
-use scylla::value::{CqlTimestamp, CqlTimeuuid};
+use scylla::value::{CqlTimestamp, CqlTimeuuid, MaybeUnset};
 use uuid::Uuid;
 
 use super::{
@@ -449,7 +449,7 @@ impl Logins for ScyllaStore {
             }
             let now = self.clock.now();
             let ago = Duration::from_millis(u64::try_from(now.ms().saturating_sub(rotated.0)).unwrap_or(0));
-            let refreshed = Refreshed::of(user_id, valid, ago, shown);
+            let refreshed = Refreshed::of(user_id, begun, valid, ago, shown);
             match refreshed {
                 Refreshed::Current { generation, .. } if generation > valid => {
                     let values =
@@ -469,8 +469,16 @@ impl Logins for ScyllaStore {
         let events = told(&tell, &what)?;
         let statements = &self.db.statements;
         let (login, issued_by) = match what {
-            Revoked::Login(id) => (id, None),
-            Revoked::IssuedBy(second) => (Uuid::nil(), Some(bigint(second))),
+            // Not null, which would take away what the nil login may say.
+            Revoked::Login(id) => (id, MaybeUnset::Unset),
+            Revoked::IssuedBy(second) => {
+                let nil = Login::new(Uuid::nil(), 0);
+                let before = self.revocations(user, nil).await?.into_iter().filter_map(|what| match what {
+                    Revoked::IssuedBy(second) => Some(second),
+                    Revoked::Login(_) => None,
+                });
+                (nil.id, MaybeUnset::Set(bigint(before.fold(second, u64::max))))
+            }
         };
         let mut write = Write::default();
         write.add(&statements.insert_revocation, (user.uuid(), login, issued_by, seconds(REVOCATION_KEPT)));
@@ -486,18 +494,20 @@ impl Logins for ScyllaStore {
     }
 
     async fn is_revoked(&self, user: UserId, login: Login) -> Result<bool> {
+        Ok(self.revocations(user, login).await?.iter().any(|what| what.covers(&login)))
+    }
+}
+
+impl ScyllaStore {
+    /// That of this login, and that of all until a second.
+    async fn revocations(&self, user: UserId, login: Login) -> Result<Vec<Revoked>> {
         let values = (user.uuid(), login.id, Uuid::nil());
         let rows: Vec<(Uuid, Option<i64>)> = self.db.rows(&self.db.statements.revocations, values).await?;
-        for (id, issued_by) in rows {
-            let what = match issued_by {
-                Some(second) => Revoked::IssuedBy(rows::rev(second)?),
-                None => Revoked::Login(id),
-            };
-            if what.covers(&login) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let revoked = rows.into_iter().map(|(id, issued_by)| match issued_by {
+            Some(second) => Ok(Revoked::IssuedBy(rows::rev(second)?)),
+            None => Ok(Revoked::Login(id)),
+        });
+        revoked.collect()
     }
 }
 

@@ -381,7 +381,7 @@ impl Logins for SqliteStore {
                 return Ok(Refreshed::Gone);
             }
             let rotated = Duration::from_micros(write.now.saturating_sub(rotated));
-            let refreshed = Refreshed::of(user, valid, rotated, shown);
+            let refreshed = Refreshed::of(user, begun, valid, rotated, shown);
             if let Refreshed::Current { generation, .. } = refreshed
                 && generation > valid
             {
@@ -405,7 +405,9 @@ impl Logins for SqliteStore {
             write
                 .db
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO revocations (user_id, login_id, issued_by, expires) VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT INTO revocations (user_id, login_id, issued_by, expires) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (user_id, login_id) DO UPDATE
+                     SET issued_by = max(issued_by, excluded.issued_by), expires = max(expires, excluded.expires)",
                 )?
                 .execute((user.uuid(), &login, issued_by, write.now.saturating_add(micros(REVOCATION_KEPT))))?;
             Ok(write.created(what, &tell)?.events)

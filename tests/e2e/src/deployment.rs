@@ -166,6 +166,11 @@ impl Deployment {
         format!("{}/ws", gateways[gateway % gateways.len()].url().replacen("http", "ws", 1))
     }
 
+    /// Its processes.
+    pub fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
     /// data-service's process.
     pub fn data_service(&mut self) -> &mut Process {
         &mut self.processes[0]

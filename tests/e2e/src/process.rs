@@ -57,6 +57,16 @@ impl Process {
         &self.url
     }
 
+    /// Its number; none if it does not run.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref()?.id()
+    }
+
+    /// All that it has logged, in all its lives.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
     /// Ends it at once, as a power cut would.
     pub async fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -36,6 +36,10 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+fn status(head: &str) -> Option<u16> {
+    head.split(' ').nth(1)?.parse().ok()
+}
+
 impl Raw {
     /// Connects to a service's address, `http://…` or `ws://…`.
     pub async fn connect(url: &str) -> Self {
@@ -63,22 +67,31 @@ impl Raw {
 
     /// Asks for a WebSocket with these header lines beside the needed ones, and gives the answer's status.
     pub async fn upgrade(&mut self, more: &str) -> u16 {
+        status(&self.upgrade_head(more).await).expect("an answer to the upgrade")
+    }
+
+    /// The same, and gives the answer's whole head.
+    pub async fn upgrade_head(&mut self, more: &str) -> String {
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n",
             self.path, self.host
         );
         let _ = self.write(request.as_bytes()).await;
-        self.status().await.expect("an answer to the upgrade")
+        self.head().await.expect("an answer to the upgrade")
     }
 
     /// Reads the head of an answer, and gives its status; none if the connection ends without one.
     pub async fn status(&mut self) -> Option<u16> {
+        status(&self.head().await?)
+    }
+
+    async fn head(&mut self) -> Option<String> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(within(PATIENCE, self.stream.read_u8()).await.ok()?);
         }
-        String::from_utf8(head).unwrap().split(' ').nth(1)?.parse().ok()
+        String::from_utf8(head).ok()
     }
 
     /// Reads frames up to one of this op.

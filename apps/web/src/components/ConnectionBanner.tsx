@@ -10,9 +10,9 @@ export function ConnectionBanner() {
   const online = useOnline();
   return (
     <div className="banners" role="status">
-      {connection.state === "evicted" && (
+      {connection.state === "ended" && (
         <p className="banner warn">
-          This session was taken over elsewhere.{" "}
+          {connection.evicted ? "This session was taken over elsewhere." : "The session ended on this page."}{" "}
           <button type="button" className="link" onClick={() => void store.comeBack()}>
             Come back here
           </button>

@@ -72,6 +72,8 @@ export function MessageList({
     getItemKey: useCallback((index: number) => rows[index]?.key ?? index, [rows]),
     estimateSize: useCallback((index: number) => guess(rows[index]), [rows]),
     overscan: 8,
+    // Past the end, so that the newest messages are the first to be there.
+    initialOffset: 1e9,
     anchorTo: "end",
     followOnAppend: true,
     scrollEndThreshold: NEAR_END,

@@ -1,15 +1,8 @@
 /** The Rust SDK, compiled to WebAssembly: everything the page says to a server goes through it. */
 
-import type { Channel, Guild, Message, MessageAck, SdkError, User } from "./types";
+import type { Channel, Guild, GuildPage, MessageAck, SdkError, Timeline, User } from "./types";
 
 export type * from "./types";
-
-/** What is loaded of a channel, oldest first. */
-export interface Timeline {
-  messages: Message[];
-  hasOlder: boolean;
-  loaded: boolean;
-}
 
 /** What the page asks of the SDK. The generated class has it; tests put a fake in its place. */
 export interface Sdk {
@@ -27,7 +20,7 @@ export interface Sdk {
   loadOlder(channelId: string): Promise<void>;
   send(channelId: string, content: string, nonce: string, replyTo?: string): Promise<MessageAck>;
   typing(channelId: string): void;
-  discover(cursor?: string): Promise<{ items: Guild[]; next?: string }>;
+  discover(cursor?: string): Promise<GuildPage>;
   createGuild(name: string): Promise<Guild>;
   join(guildId: string): Promise<void>;
   leave(guildId: string): Promise<void>;

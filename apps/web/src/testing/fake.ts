@@ -1,4 +1,4 @@
-import type { Change, Channel, Guild, Message, MessageAck, Sdk, Timeline, User } from "../sdk";
+import type { Change, Channel, Guild, GuildPage, Message, MessageAck, Sdk, Timeline, User } from "../sdk";
 
 /** An error as the SDK rejects with. */
 export function sdkError(code: string, message: string = code): Error {
@@ -95,7 +95,7 @@ export class FakeSdk implements Sdk {
   typing(channelId: string): void {
     this.typed.push(channelId);
   }
-  async discover(): Promise<{ items: Guild[]; next?: string }> {
+  async discover(): Promise<GuildPage> {
     return { items: this.guilds() };
   }
   async createGuild(name: string): Promise<Guild> {

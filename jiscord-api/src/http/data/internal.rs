@@ -49,7 +49,7 @@ async fn refresh_login(
     as_service(caller)?;
     let login = login.parse().map_err(|_| malformed("a login's id is a UUID"))?;
     Ok(Json(match app.chat.refresh_login(login, shown.generation).await? {
-        Refreshed::Current { user_id, generation } => RefreshedRow::Current { user_id, generation },
+        Refreshed::Current { user_id, begun, generation } => RefreshedRow::Current { user_id, begun, generation },
         Refreshed::Replayed { user_id } => RefreshedRow::Replayed { user_id },
         Refreshed::Gone => RefreshedRow::Gone,
     }))

@@ -34,9 +34,10 @@ async fn hear_message(events: &mut Events) -> Message {
     }
 }
 
+/// Waits until a session has begun, or goes on.
 async fn ready(events: &mut Events) {
     loop {
-        if let Event::Ready(_) = within(PATIENCE, events.next()).await.unwrap().unwrap() {
+        if let Event::Ready(_) | Event::Resumed = within(PATIENCE, events.next()).await.unwrap().unwrap() {
             return;
         }
     }
