@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{
     param::{clock_ticks_per_second, page_size},
-    process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit},
+    process::{Pid, Resource, Signal, getrlimit, kill_process},
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -106,8 +106,11 @@ impl Process {
 
     /// The most files that it may have open from now on; none: as many as it could have had from the start.
     pub fn limit_files(&self, most: Option<u64>) {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        prlimit(Some(self.pid()), Resource::Nofile, Rlimit { current: most.or(maximum), maximum }).unwrap();
+        let most = most.or(getrlimit(Resource::Nofile).maximum).map_or("unlimited".to_owned(), |most| most.to_string());
+        let pid = self.pid().as_raw_nonzero().to_string();
+        let mut prlimit = std::process::Command::new("prlimit");
+        let status = prlimit.args(["--pid", &pid, &format!("--nofile={most}:")]).status().unwrap();
+        assert!(status.success(), "prlimit: {status}");
     }
 
     /// How many files it has open.
