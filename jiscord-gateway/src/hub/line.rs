@@ -269,6 +269,8 @@ impl Hub {
             tracing::warn!(%error, "rights cannot be loaded anew; events wait");
             sleep(RELOAD).await;
         };
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.in_rights", |_| std::process::abort());
         let permits = join_all(self.dispatchers.all().iter().map(mpsc::Sender::reserve)).await;
         let mut state = self.lock();
         for (_, keys) in state.hearers(&fresh.failed) {

@@ -367,7 +367,11 @@ impl Writer {
         self.given = log.last;
         done.map_err(Lost::before_commit)?;
         #[cfg(feature = "failpoints")]
-        fail::fail_point!("store.before_commit", |_| std::process::abort());
+        {
+            fail::fail_point!("store.before_commit", |_| std::process::abort());
+            let io_error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+            fail::fail_point!("store.at_commit", |_| Err(Lost::at_commit(rusqlite::Error::SqliteFailure(io_error, None))));
+        }
         (self.seam)(Step::Commit, db)
             .and_then(|()| db.execute_batch("COMMIT"))
             .and_then(|()| (self.seam)(Step::Committed, db))

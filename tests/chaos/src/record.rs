@@ -183,6 +183,9 @@ impl Found {
     }
 }
 
+/// Of each log, which message lies where.
+type Places<'a> = HashMap<&'a str, BTreeMap<u64, &'a str>>;
+
 /// A part of a log that an observer was told whole.
 struct Stretch<'a> {
     epoch: &'a str,
@@ -270,9 +273,9 @@ impl Record {
 
     fn check_seen(&self, counts: &mut Counts) {
         let (mut twice, mut disorder, mut gaps) = (Found::default(), Found::default(), Found::default());
-        let (places, begun) = (self.places(&mut disorder), self.begun());
+        let ((places, place_of), begun) = (self.places(&mut disorder), self.begun());
         for observer in &self.observers {
-            counts.seen += self.check_observer(observer, &places, &begun, &mut twice, &mut disorder, &mut gaps);
+            counts.seen += self.check_observer(observer, &places, &place_of, &begun, &mut twice, &mut disorder, &mut gaps);
         }
         counts.seen_twice = twice.into(&mut counts.details);
         counts.disorder += disorder.into(&mut counts.details);
@@ -293,8 +296,8 @@ impl Record {
     }
 
     /// Where each message lies in each log, as whoever saw it knows. One place each.
-    fn places(&self, disorder: &mut Found) -> HashMap<&str, BTreeMap<u64, &str>> {
-        let mut places: HashMap<&str, BTreeMap<u64, &str>> = HashMap::new();
+    fn places(&self, disorder: &mut Found) -> (Places<'_>, HashMap<(&str, &str), u64>) {
+        let mut places: Places<'_> = HashMap::new();
         let mut by_id: HashMap<(&str, &str), u64> = HashMap::new();
         for observer in &self.observers {
             let mut log = "";
@@ -315,13 +318,14 @@ impl Record {
                 }
             }
         }
-        places
+        (places, by_id)
     }
 
     fn check_observer(
         &self,
         observer: &Observed,
-        places: &HashMap<&str, BTreeMap<u64, &str>>,
+        places: &Places<'_>,
+        place_of: &HashMap<(&str, &str), u64>,
         begun: &HashMap<&str, u64>,
         twice: &mut Found,
         disorder: &mut Found,
@@ -329,12 +333,16 @@ impl Record {
     ) -> usize {
         let name = &observer.name;
         let mut stretches: Vec<Stretch<'_>> = Vec::new();
-        // In this log, or since the last doubt where there are no places.
+        // In this log.
         let mut seen: HashSet<(&str, &str)> = HashSet::new();
+        // The same, or since the last doubt where the observer is not told of places.
+        let mut once: HashSet<(&str, &str)> = HashSet::new();
         let mut learned: HashSet<&str> = HashSet::new();
         let mut last_p: HashMap<&str, u64> = HashMap::new();
         let mut last_of: HashMap<(&str, usize, u64), u64> = HashMap::new();
         let (mut log, mut messages) = ("", 0);
+        // Whether the next message is the first of a stretch of which nothing else says where it begins.
+        let mut begins = false;
         for (at, heard) in &observer.heard {
             match heard {
                 Heard::Ready { epoch, p } | Heard::Resync { epoch, p } => {
@@ -342,9 +350,10 @@ impl Record {
                         stretch.doubted = Some(*at);
                     }
                     log = epoch;
+                    begins = p.is_none();
                     match p {
                         Some(p) => stretches.push(Stretch { epoch, from: *p, upto: vec![(*p, *at)], doubted: None }),
-                        None => seen.clear(),
+                        None => once.clear(),
                     }
                 }
                 Heard::Upto(p) => {
@@ -355,7 +364,8 @@ impl Record {
                 Heard::Message { p, id, nonce } => {
                     messages += 1;
                     learned.insert(id);
-                    if !seen.insert((log, id)) {
+                    seen.insert((log, id));
+                    if !once.insert((log, id)) {
                         twice.one(|| format!("seen twice: {nonce} ({id}) by {name}"));
                     }
                     if let Some(p) = p {
@@ -364,8 +374,13 @@ impl Record {
                             disorder.one(|| format!("disorder: {name} heard {p} after {last}"));
                         }
                         *last = (*last).max(*p);
-                        if let Some(stretch) = stretches.last_mut() {
-                            stretch.grow(*p, *at);
+                    }
+                    // Where the observer is not told, the others know.
+                    if let Some(p) = p.or_else(|| place_of.get(&(log, &**id)).copied()) {
+                        if std::mem::take(&mut begins) {
+                            stretches.push(Stretch { epoch: log, from: p, upto: vec![(p, *at)], doubted: None });
+                        } else if let Some(stretch) = stretches.last_mut() {
+                            stretch.grow(p, *at);
                         }
                     }
                     // What went over several connections may have been told by any of them.
@@ -464,16 +479,30 @@ mod tests {
 
     type Spoil = fn(&mut Record);
 
+    /// As the SDK tells it.
+    fn without_places(heard: &mut Vec<(Duration, Heard)>) {
+        heard.retain(|(_, heard)| !matches!(heard, Heard::Upto(_)));
+        for (_, heard) in heard {
+            if let Heard::Ready { p, .. } | Heard::Resync { p, .. } | Heard::Message { p, .. } = heard {
+                *p = None;
+            }
+        }
+    }
+
     #[test]
     fn a_sound_record_is_sound() {
         let counts = sound().check();
         assert_eq!(counts.defects(), 0, "{counts}");
         assert_eq!((counts.acknowledged, counts.seen), (5, 9));
+        let mut record = sound();
+        without_places(&mut record.observers[1].heard);
+        let counts = record.check();
+        assert_eq!(counts.defects(), 0, "{counts}");
     }
 
     #[test]
     fn each_defect_is_found_and_no_other() {
-        let cases: [(&str, Spoil); 14] = [
+        let cases: [(&str, Spoil); 16] = [
             ("acknowledged lost", |record| {
                 record.acked.insert("n9".into(), vec![id(9)]);
             }),
@@ -510,6 +539,16 @@ mod tests {
                 let heard = &mut record.observers[0].heard;
                 heard.remove(4);
                 heard.extend([(Duration::from_secs(60), resync("e", 130)), (Duration::from_secs(61), read(1..=5))]);
+            }),
+            // By one that is not told of places, but by what it heard before and after.
+            ("unnoticed gaps", |record| {
+                without_places(&mut record.observers[0].heard);
+                record.observers[0].heard.remove(3);
+            }),
+            ("seen twice", |record| {
+                without_places(&mut record.observers[1].heard);
+                let again = record.observers[1].heard[2].clone();
+                record.observers[1].heard.insert(3, again);
             }),
             ("stuck sessions", |record| record.stuck.push("first".into())),
             ("other promises broken", |record| record.broken.push("the epoch changed".into())),

@@ -53,6 +53,8 @@ pub struct Report {
     pub skipped: BTreeMap<(u8, &'static str), String>,
     /// How long all clients took to be well after a fault, where that was looked at.
     pub recoveries: Vec<Duration>,
+    /// What was measured, fault by fault.
+    pub figures: Vec<String>,
     /// What the record says.
     pub counts: Counts,
 }
@@ -77,6 +79,9 @@ impl fmt::Display for Report {
         if let (Some(median), Some(longest)) = (recoveries.get(recoveries.len() / 2), recoveries.last()) {
             let (median, longest) = (median.as_secs_f64(), longest.as_secs_f64());
             writeln!(f, "All clients were well again after {median:.1} s in the median, {longest:.1} s at the longest.\n")?;
+        }
+        for figure in &self.figures {
+            writeln!(f, "- {figure}")?;
         }
         for ((row, name), why) in &self.skipped {
             writeln!(f, "- not done: {row}, {name}: {why}")?;
@@ -163,6 +168,7 @@ pub async fn run(plan: &Plan) -> Report {
             report.recoveries.push(done.elapsed());
         }
     }
+    report.figures = std::mem::take(&mut stage.figures);
     report.counts = stage.end().await.check();
     report
 }

@@ -7,7 +7,10 @@ use jiscord_e2e::{Beneath, Deployment, Person, Proxy, Socket};
 use rand::{Rng, rngs::StdRng};
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tokio::task::{JoinSet, block_in_place};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinSet, block_in_place},
+};
 
 use crate::{
     client::{Observer, Sender, World},
@@ -24,6 +27,8 @@ pub const RECOVERY: Duration = Duration::from_secs(90);
 const PACE: Duration = Duration::from_millis(150);
 /// How often clients are to send HEARTBEAT; they do twice as often.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// How many users a storm is made of. One has at most 1,000 devices.
+const CROWD: usize = 5;
 /// How many observers there are on raw sockets.
 const OBSERVERS: usize = 4;
 
@@ -92,6 +97,12 @@ pub struct Stage {
     quiet: Sender,
     loud: Sender,
     words: u64,
+    /// Users of whom storms are made.
+    pub crowd: Vec<Person>,
+    /// What was measured.
+    pub figures: Vec<String>,
+    /// Ends the program on the SDK, which then goes on where it was.
+    pub restarts: mpsc::Sender<oneshot::Sender<()>>,
     clients: JoinSet<()>,
     writers: JoinSet<()>,
 }
@@ -109,7 +120,7 @@ const SETTINGS: [(&str, &str); 13] = [
     ("JISCORD_LIMIT_IDENTIFY_MS", "5000"),
     ("JISCORD_LIMIT_QUEUE_BYTES", "65536"),
     ("JISCORD_LIMIT_EVENT_QUEUE", "200"),
-    ("JISCORD_LIMIT_LOGIN_BURST", "20"),
+    ("JISCORD_LIMIT_LOGIN_BURST", "40"),
     ("JISCORD_LOG", "info"),
 ];
 
@@ -125,7 +136,7 @@ impl Stage {
             Shape::One => Deployment::one(&SETTINGS).await,
             Shape::Services => {
                 let beneath = Beneath::tampering(database, Some(traps.cql.tampering()), Some(traps.redis.tampering())).await;
-                Deployment::services_over(beneath, &SETTINGS).await
+                Deployment::doubled_over(beneath, &SETTINGS).await
             }
         };
         let mut wires = Vec::new();
@@ -149,6 +160,10 @@ impl Stage {
             people.push(person);
         }
         let spare = server.register("spare").await;
+        let mut crowd = Vec::new();
+        for n in 0..CROWD {
+            crowd.push(server.register(&format!("crowd{n}")).await);
+        }
         let noise = spare.create_channel(&spare.create_guild("Noise").await, "noise").await;
 
         let notes = Arc::new(Notes::default());
@@ -164,7 +179,8 @@ impl Stage {
         for n in 0..OBSERVERS {
             clients.spawn(Observer::new(&world, &format!("observer {n}"), people[n % people.len()].clone()).run());
         }
-        clients.spawn(Program::new(&world, "sdk", people[0].clone(), endpoints.clone()).watch());
+        let (restarts, asked) = mpsc::channel(1);
+        clients.spawn(Program::new(&world, "sdk", people[0].clone(), endpoints.clone()).watch(asked));
         let mut writers = JoinSet::new();
         for (n, person) in people.iter().enumerate() {
             let sender = |person: &Person| Sender::new(&world, person.clone(), &world.channels[n % 2], PACE);
@@ -191,6 +207,9 @@ impl Stage {
             quiet: word(2),
             loud: word(0),
             words: 0,
+            crowd,
+            figures: Vec::new(),
+            restarts,
             clients,
             writers,
             server,

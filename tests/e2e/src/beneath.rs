@@ -14,7 +14,7 @@ use std::{
 
 use redis::Commands;
 use rustix::process::{Pid, Signal, kill_process};
-use scylla::client::session_builder::SessionBuilder;
+use scylla::{client::session_builder::SessionBuilder, value::CqlTimeuuid};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -44,6 +44,8 @@ pub struct Beneath {
     redis: Option<Child>,
     redis_port: u16,
     folder: TempDir,
+    /// Where the database is, past the wire.
+    database: String,
     keyspace: String,
     /// Other tests may use the keyspace afterwards.
     shared: bool,
@@ -80,6 +82,7 @@ impl Beneath {
             redis: None,
             redis_port,
             folder: tempfile::tempdir().unwrap(),
+            database: database.clone(),
             keyspace,
             shared,
             database_wire: Proxy::tampering(database.parse().unwrap(), with_database).await,
@@ -144,13 +147,19 @@ impl Beneath {
 
     /// Starts it again with what it wrote down last.
     pub fn start_redis_again(&mut self) {
-        self.redis = Some(run_redis(self.folder.path(), self.redis_port, &[]));
+        self.redis = Some(run_redis(self.folder.path(), self.redis_port, &[], &[]));
+    }
+
+    /// Starts it again with nothing in it, with these environment variables.
+    pub fn start_redis_with(&mut self, variables: &[(&str, &str)]) {
+        let _ = std::fs::remove_file(self.folder.path().join("dump.rdb"));
+        self.redis = Some(run_redis(self.folder.path(), self.redis_port, &[], variables));
     }
 
     /// Copies Redis into a second one that stays as it is from now on, until [`Self::fail_over`].
     pub fn copy_redis(&self) -> Copy {
         let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
-        let redis = run_redis(folder.path(), port, &["--replicaof", "127.0.0.1", &self.redis_port.to_string()]);
+        let redis = run_redis(folder.path(), port, &["--replicaof", "127.0.0.1", &self.redis_port.to_string()], &[]);
         let copy = Copy { redis, port, folder };
         let mut connection =
             redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap().get_connection_with_timeout(PATIENCE).unwrap();
@@ -183,6 +192,14 @@ impl Beneath {
     /// The wire between the services and the database.
     pub fn database_wire(&mut self) -> &mut Proxy {
         &mut self.database_wire
+    }
+
+    /// The message that a nonce stands for, past the wire.
+    pub async fn claimed(&self, nonce: &str) -> Option<String> {
+        let session = SessionBuilder::new().known_node(self.database.as_str()).build().await.unwrap();
+        let claims = format!("SELECT message_id FROM {}.message_nonces WHERE nonce = ? ALLOW FILTERING", self.keyspace);
+        let claims = session.query_unpaged(claims, (nonce,)).await.unwrap().into_rows_result().unwrap();
+        claims.maybe_first_row::<(CqlTimeuuid,)>().unwrap().map(|(id,)| id.to_string())
     }
 
     /// Takes the database away from the services.
@@ -255,13 +272,14 @@ pub struct Copy {
 }
 
 /// Starts a Redis, and returns when it is ready.
-fn run_redis(folder: &Path, port: u16, more: &[&str]) -> Child {
+fn run_redis(folder: &Path, port: u16, more: &[&str], variables: &[(&str, &str)]) -> Child {
     let program = env::var(REDIS).unwrap_or_else(|_| "redis-server".to_owned());
     // Somebody may take the port between the look and the start, for a moment.
     for _ in 0..50 {
         let mut redis = Command::new(&program)
             .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
             .args(more)
+            .envs(variables.iter().copied())
             .arg("--dir")
             .arg(folder)
             .stdin(Stdio::null())

@@ -76,7 +76,7 @@ impl Process {
 
     /// Asks it to end, and says how it did.
     pub async fn terminate(&mut self) -> ExitStatus {
-        kill_process(self.pid(), Signal::TERM).unwrap();
+        kill_process(self.running(), Signal::TERM).unwrap();
         let child = self.child.take().unwrap();
         // Put back, so that it does not outlive a test that waits in vain.
         let status = within(END, self.child.insert(child).wait()).await.unwrap();
@@ -96,18 +96,18 @@ impl Process {
 
     /// Halts it where it is.
     pub fn pause(&self) {
-        kill_process(self.pid(), Signal::STOP).unwrap();
+        kill_process(self.running(), Signal::STOP).unwrap();
     }
 
     /// Lets it go on.
     pub fn go_on(&self) {
-        kill_process(self.pid(), Signal::CONT).unwrap();
+        kill_process(self.running(), Signal::CONT).unwrap();
     }
 
     /// The most files that it may have open from now on; none: as many as it could have had from the start.
     pub fn limit_files(&self, most: Option<u64>) {
         let most = most.or(getrlimit(Resource::Nofile).maximum).map_or("unlimited".to_owned(), |most| most.to_string());
-        let pid = self.pid().as_raw_nonzero().to_string();
+        let pid = self.running().as_raw_nonzero().to_string();
         let mut prlimit = std::process::Command::new("prlimit");
         let status = prlimit.args(["--pid", &pid, &format!("--nofile={most}:")]).status().unwrap();
         assert!(status.success(), "prlimit: {status}");
@@ -134,11 +134,11 @@ impl Process {
     }
 
     fn proc(&self, file: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{file}", self.pid().as_raw_nonzero()))
+        PathBuf::from(format!("/proc/{}/{file}", self.running().as_raw_nonzero()))
     }
 
-    fn pid(&self) -> Pid {
-        let id = self.child.as_ref().and_then(Child::id).expect("it runs");
+    fn running(&self) -> Pid {
+        let id = self.pid().expect("it runs");
         Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
     }
 
@@ -160,6 +160,22 @@ impl Process {
             assert!(Instant::now() < until, "{} does not come back: {}", self.name, self.last_words());
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        self.settings.clone()
+    }
+
+    /// Whether a second one with these settings more says in this time where it is; it is ended. And what it has logged.
+    pub async fn another_starts(&self, more: &[(&str, &str)], patience: Duration) -> (bool, String) {
+        let mut command = self.command("0");
+        let mut another = command.envs(more.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(another.stdout.take().unwrap()).lines();
+        let starts =
+            tokio::time::timeout(patience, said.next_line()).await.is_ok_and(|line| line.is_ok_and(|line| line.is_some()));
+        another.start_kill().unwrap();
+        let output = within(PATIENCE, another.wait_with_output()).await.unwrap();
+        (starts, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// What becomes of a second one with the same settings, on another port.
