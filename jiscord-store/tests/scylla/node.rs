@@ -4,6 +4,8 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Below the workspace's root, wherever the package of the test is.
@@ -50,6 +52,12 @@ impl Node {
     pub(crate) fn kill(&self) {
         let pid = std::fs::read_to_string(self.data.join("cassandra.pid")).unwrap();
         assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+        // It has its ports until it is gone, and its memory takes a moment.
+        let gone = Instant::now() + Duration::from_secs(30);
+        while Path::new("/proc").join(pid.trim()).exists() {
+            assert!(Instant::now() < gone, "the database does not end");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

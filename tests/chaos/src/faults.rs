@@ -233,7 +233,13 @@ async fn flock(
     let (mut socket, ready) = {
         // Not a storm yet.
         let _permit = few.acquire().await.ok()?;
-        session(url, token, &device).await?
+        loop {
+            if let Some(session) = session(url, token, &device).await {
+                break session;
+            }
+            // The server is busy, and the whole is given up when it is so for too long.
+            sleep(Duration::from_millis(500)).await;
+        }
     };
     let _ = there.send(());
     let mut after = ready["p"].clone();
@@ -246,6 +252,8 @@ async fn flock(
                 Err(_) => break *killed.wait_for(Option::is_some).await.ok()?,
             },
             _ = beats.tick() => socket.say("HEARTBEAT", Value::Null).await,
+            // It is given up.
+            Err(_) = killed.changed() => return None,
         }
     }?;
     let resume = json!({
@@ -816,7 +824,7 @@ impl Stage {
         let gateway = self.any_gateway();
         let (url, token) = (self.server.ws_of(gateway), self.spare.token.clone());
         let one = |n: usize| {
-            let (url, good) = (url.clone(), n % 2 == 0);
+            let (url, good) = (url.clone(), n.is_multiple_of(2));
             let token = if good { token.clone() } else { format!("{token}x") };
             async move {
                 let Some(mut socket) = Socket::dial(&url, SOON).await else { return Ok(()) };
@@ -860,11 +868,9 @@ impl Stage {
             process.restart().await;
             Ok(())
         };
-        let flock = async { timeout(4 * RECOVERY, flock).await };
-        // Where it fails, `kill` is gone and nobody waits for it.
-        let (back, begun) = tokio::join!(flock, killing);
-        begun?;
-        let Ok(back) = back else { return broken("a storm of sessions does not end") };
+        let both = async { tokio::try_join!(async { Ok(flock.await) }, killing) };
+        let Ok(back) = timeout(4 * RECOVERY, both).await else { return broken("a storm of sessions does not end") };
+        let (back, ()) = back?;
         let mut times: Vec<_> = back.iter().flatten().copied().collect();
         times.sort_unstable();
         hold(times.len() == many, || format!("{} of {many} sessions resumed in {TRIES} tries", times.len()))?;

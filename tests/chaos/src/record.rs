@@ -183,8 +183,17 @@ impl Found {
     }
 }
 
-/// Of each log, which message lies where.
-type Places<'a> = HashMap<&'a str, BTreeMap<u64, &'a str>>;
+/// What all observers together know of the logs, by their epochs.
+#[derive(Default)]
+struct Logs<'a> {
+    /// Which message lies where.
+    places: HashMap<&'a str, BTreeMap<u64, &'a str>>,
+    /// The other way round, by epoch and id.
+    place_of: HashMap<(&'a str, &'a str), u64>,
+    /// When each begun, in microseconds: the least place in it that anybody was told to go on from. What was written before
+    /// may come in it again, whenever a relay finds it.
+    begun: HashMap<&'a str, u64>,
+}
 
 /// A part of a log that an observer was told whole.
 struct Stretch<'a> {
@@ -273,40 +282,32 @@ impl Record {
 
     fn check_seen(&self, counts: &mut Counts) {
         let (mut twice, mut disorder, mut gaps) = (Found::default(), Found::default(), Found::default());
-        let ((places, place_of), begun) = (self.places(&mut disorder), self.begun());
+        let logs = self.logs(&mut disorder);
         for observer in &self.observers {
-            counts.seen += self.check_observer(observer, &places, &place_of, &begun, &mut twice, &mut disorder, &mut gaps);
+            counts.seen += self.check_observer(observer, &logs, &mut twice, &mut disorder, &mut gaps);
         }
         counts.seen_twice = twice.into(&mut counts.details);
         counts.disorder += disorder.into(&mut counts.details);
         counts.gaps = gaps.into(&mut counts.details);
     }
 
-    /// When each log begun, in microseconds: the least place in it that anybody was told to go on from. What was written
-    /// before may come in it again, whenever a relay finds it.
-    fn begun(&self) -> HashMap<&str, u64> {
-        let mut begun = HashMap::new();
-        for (_, heard) in self.observers.iter().flat_map(|observer| &observer.heard) {
-            if let Heard::Ready { epoch, p: Some(p) } | Heard::Resync { epoch, p: Some(p) } = heard {
-                let first = begun.entry(&**epoch).or_insert(*p);
-                *first = (*first).min(*p);
-            }
-        }
-        begun
-    }
-
-    /// Where each message lies in each log, as whoever saw it knows. One place each.
-    fn places(&self, disorder: &mut Found) -> (Places<'_>, HashMap<(&str, &str), u64>) {
-        let mut places: Places<'_> = HashMap::new();
-        let mut by_id: HashMap<(&str, &str), u64> = HashMap::new();
+    /// Each message has one place in a log.
+    fn logs(&self, disorder: &mut Found) -> Logs<'_> {
+        let mut logs = Logs::default();
         for observer in &self.observers {
             let mut log = "";
             for (_, heard) in &observer.heard {
                 match heard {
-                    Heard::Ready { epoch, .. } | Heard::Resync { epoch, .. } => log = epoch,
+                    Heard::Ready { epoch, p } | Heard::Resync { epoch, p } => {
+                        log = epoch;
+                        if let Some(p) = p {
+                            let first = logs.begun.entry(log).or_insert(*p);
+                            *first = (*first).min(*p);
+                        }
+                    }
                     Heard::Message { p: Some(p), id, .. } => {
-                        let first = *by_id.entry((log, id)).or_insert(*p);
-                        let there = *places.entry(log).or_default().entry(*p).or_insert(id);
+                        let first = *logs.place_of.entry((log, id)).or_insert(*p);
+                        let there = *logs.places.entry(log).or_default().entry(*p).or_insert(id);
                         if first != *p {
                             disorder.one(|| format!("disorder: {id} has the places {first} and {p}"));
                         }
@@ -318,15 +319,13 @@ impl Record {
                 }
             }
         }
-        (places, by_id)
+        logs
     }
 
     fn check_observer(
         &self,
         observer: &Observed,
-        places: &Places<'_>,
-        place_of: &HashMap<(&str, &str), u64>,
-        begun: &HashMap<&str, u64>,
+        logs: &Logs<'_>,
         twice: &mut Found,
         disorder: &mut Found,
         gaps: &mut Found,
@@ -376,7 +375,7 @@ impl Record {
                         *last = (*last).max(*p);
                     }
                     // Where the observer is not told, the others know.
-                    if let Some(p) = p.or_else(|| place_of.get(&(log, &**id)).copied()) {
+                    if let Some(p) = p.or_else(|| logs.place_of.get(&(log, &**id)).copied()) {
                         if std::mem::take(&mut begins) {
                             stretches.push(Stretch { epoch: log, from: p, upto: vec![(p, *at)], doubted: None });
                         } else if let Some(stretch) = stretches.last_mut() {
@@ -387,7 +386,7 @@ impl Record {
                     if let Some((sent, connection)) = self.sent.get(nonce).and_then(|sent| match sent.connections[..] {
                         [connection] => Some((sent, connection)),
                         _ => None,
-                    }) && begun.get(log).is_none_or(|begun| micros(id) >= *begun)
+                    }) && logs.begun.get(log).is_none_or(|begun| micros(id) >= *begun)
                     {
                         let last = last_of.entry((log, sent.sender, connection)).or_default();
                         if sent.number < *last {
@@ -402,7 +401,7 @@ impl Record {
         let mut missed = HashSet::new();
         for stretch in &stretches {
             let Some((to, _)) = stretch.upto.last() else { continue };
-            let Some(places) = places.get(stretch.epoch) else { continue };
+            let Some(places) = logs.places.get(stretch.epoch) else { continue };
             // `from` is left out: it was told before.
             for (p, id) in places.range(stretch.from + 1..=(*to).max(stretch.from + 1)) {
                 let Some(told) = stretch.told(*p) else { continue };

@@ -4,11 +4,13 @@ use std::{
     collections::BTreeMap,
     env,
     fmt::{self, Write as _},
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use jiscord_e2e::use_programs;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::task::block_in_place;
@@ -150,7 +152,9 @@ pub async fn run(plan: &Plan) -> Report {
         }
         let Drawn { fault, waits, .. } = fault;
         eprintln!("{:6.1} s  {} {}", begun.elapsed().as_secs_f64(), fault.row, fault.name);
-        match (fault.inject)(&mut stage).await {
+        // Whoever waits in vain panics, and the run is to tell of the rest.
+        let injected = AssertUnwindSafe((fault.inject)(&mut stage)).catch_unwind().await;
+        match injected.unwrap_or_else(|_| Err(Stop::Broken("it panicked".into()))) {
             Ok(()) => {}
             Err(Stop::Skip(why)) => {
                 report.skipped.insert((fault.row, fault.name), why);

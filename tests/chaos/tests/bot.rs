@@ -1,5 +1,4 @@
 //! A bot on SQLite goes on, however often the server is killed.
-#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::time::Duration;
 

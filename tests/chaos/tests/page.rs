@@ -44,7 +44,7 @@ fn promises(page: &str) -> Vec<(String, String)> {
             found.push((line.to_owned(), String::new()));
             shows = false;
         } else if let Some((_, shown)) = found.last_mut() {
-            shows |= line.starts_with("   - ");
+            shows |= line.trim_start().starts_with("- ");
             if shows {
                 shown.push_str(line);
                 shown.push('\n');

@@ -1,5 +1,4 @@
 //! The harness itself: it turns red where a push is lost, comes twice, or a log has forgotten what it holds.
-#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use jiscord_chaos::{
     record::{Counts, Record},
