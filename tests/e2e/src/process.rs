@@ -34,7 +34,8 @@ pub struct Process {
 
 impl Process {
     /// Starts the program of this name on a free port. Its log goes into the folder.
-    pub(crate) async fn start(name: &'static str, number: usize, folder: &Path, settings: Vec<(String, String)>) -> Self {
+    /// Started, on a free port, with its log in the folder.
+    pub async fn start(name: &'static str, number: usize, folder: &Path, settings: Vec<(String, String)>) -> Self {
         Self::start_at("0", name, number, folder, settings).await
     }
 

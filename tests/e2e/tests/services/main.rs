@@ -9,3 +9,4 @@ mod gateways;
 mod node;
 mod refusals;
 mod seed;
+mod tls;
