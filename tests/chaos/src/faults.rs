@@ -21,7 +21,10 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use crate::stage::{RECOVERY, Shape, Stage, look_into, session};
+use crate::{
+    clock::Clock,
+    stage::{RECOVERY, Shape, Stage, look_into, session},
+};
 
 /// How long something may take that is about to come.
 const SOON: Duration = Duration::from_secs(30);
@@ -342,26 +345,21 @@ impl Stage {
     }
 
     async fn wrong_clock(&mut self) -> Outcome {
-        let faked = faketime("+1h")?;
-        let faked: Vec<_> = faked.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let (starts, log) = self.server.process().another_starts(&faked, Duration::from_secs(10)).await;
+        let clock = Clock::new()?;
+        clock.set(3_600);
+        let (starts, log) = self.server.process().another_starts(&clock.settings(), Duration::from_secs(10)).await;
         hold(!starts && log.contains("ahead of that of Redis"), || format!("with a clock that is an hour ahead: {starts}, {log}"))
     }
 
     async fn redis_clock_steps(&mut self) -> Outcome {
-        let offset = tempfile::NamedTempFile::new().unwrap();
-        fs::write(&offset, "+0s").unwrap();
-        let mut faked = faketime("")?;
-        faked.retain(|(name, _)| *name != "FAKETIME");
-        faked.push(("FAKETIME_TIMESTAMP_FILE", offset.path().to_str().unwrap().to_owned()));
-        let faked: Vec<_> = faked.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let clock = Clock::new()?;
         self.server.beneath().stop_redis();
-        self.server.beneath().start_redis_with(&faked);
+        self.server.beneath().start_redis_with(&clock.settings());
         hold(self.is_well().await, || "not well on a Redis whose clock can be set".into())?;
-        let clock = |stage: &mut Self| -> (u64, u64) { redis::cmd("TIME").query(&mut stage.server.beneath().redis()).unwrap() };
-        let before = clock(self).0;
-        fs::write(&offset, "-10s").unwrap();
-        let after = clock(self).0;
+        let now = |stage: &mut Self| -> (u64, u64) { redis::cmd("TIME").query(&mut stage.server.beneath().redis()).unwrap() };
+        let before = now(self).0;
+        clock.set(-10);
+        let after = now(self).0;
         hold(after < before, || format!("the clock of Redis stands at {after} after {before}"))?;
         let go_on = self.more_acknowledged(20).await;
         for wire in &self.wires {
@@ -369,10 +367,8 @@ impl Stage {
         }
         let go_on = go_on && self.more_acknowledged(20).await;
         // Before data-services may have no worker number any more, since their clocks differ.
-        fs::write(&offset, "+0s").unwrap();
+        clock.set(0);
         let well = self.is_well().await;
-        // Without the file it has the machine's clock, as before.
-        let _ = offset.keep();
         hold(go_on && well, || "senders do not go on with a clock that was set back".into())
     }
 
@@ -718,6 +714,8 @@ impl Stage {
     async fn no_reading(&mut self) -> Outcome {
         // So many of what waits for one of them, and of what one session needs besides.
         const EACH: u64 = 65_536 + 128 * 1_024;
+        // Not so often that a gateway which reads them late takes them for a flood.
+        const BEAT: Duration = Duration::from_millis(1_500);
         let readers_wanted = (self.many / 10).clamp(10, 100);
         let gateway = self.any_gateway();
         let url = self.server.ws_of(gateway);
@@ -742,7 +740,7 @@ impl Stage {
             hold(stored > 0, || format!("nothing can be posted beside deaf readers, at {n}"))?;
             posted += stored;
             // They are there, they only do not listen.
-            if beaten.elapsed() > Duration::from_millis(500) {
+            if beaten.elapsed() > BEAT {
                 beaten = Instant::now();
                 let beats = readers.iter_mut().map(|reader| reader.say("HEARTBEAT", Value::Null));
                 join_all(beats.map(|beat| timeout(Duration::from_millis(10), beat))).await;
@@ -952,57 +950,36 @@ impl Stage {
     }
 }
 
-/// Environment variables that set a program's clock off, and leave its timers alone.
-fn faketime(offset: &str) -> Result<Vec<(&'static str, String)>, Stop> {
-    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|folder| folder.path());
-    let mut libraries = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).filter(|library| library.exists());
-    let Some(library) = libraries.next() else {
-        return Err(Stop::Skip("faketime is not installed".into()));
-    };
-    Ok(vec![
-        ("LD_PRELOAD", library.to_string_lossy().into_owned()),
-        ("FAKETIME", offset.to_owned()),
-        ("FAKETIME_NO_CACHE", "1".to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ("DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ])
-}
-
 /// Not the system itself, which has the machine's clock, but another one beside it.
 async fn clock_steps(_: &mut Stage) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
-    let offset = folder.path().join("clock");
-    fs::write(&offset, "+0s").unwrap();
-    let mut faked = faketime("")?;
-    faked.retain(|(name, _)| *name != "FAKETIME");
-    faked.push(("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap().to_owned()));
-    faked.push(("JISCORD_HEARTBEAT_MS", "2000".to_owned()));
-    let settings: Vec<_> = faked.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let clock = Clock::new()?;
+    let settings = [clock.settings(), vec![("JISCORD_HEARTBEAT_MS", "2000")]].concat();
     let mut server = Deployment::one_in(&folder.path().join("data"), &settings).await;
     let ada = server.register("ada").await;
     let guild = ada.create_guild("Clocks").await;
     let channel = ada.create_channel(&guild, "clocks").await;
     let Some((mut live, _)) = session(&server.ws(), &ada.token, "live").await else { return broken("no session") };
     let mut ids = Vec::new();
-    for (n, step) in ["+0s", "+3600s", "+0s", "-3600s", "+0s"].into_iter().enumerate() {
-        fs::write(&offset, step).unwrap();
+    for (n, step) in [0, 3_600, 0, -3_600, 0].into_iter().enumerate() {
+        clock.set(step);
         for m in 0..5 {
             live.send_once(&channel, "tick", &format!("{n} {m}")).await;
             let ack = timeout(SOON, live.hear_past("MESSAGE_ACK")).await;
-            let Ok(ack) = ack else { return broken(format!("nothing is acknowledged with the clock at {step}")) };
+            let Ok(ack) = ack else { return broken(format!("nothing is acknowledged with the clock {step} s ahead")) };
             ids.push(ack["d"]["messageId"].as_str().unwrap_or_default().to_owned());
         }
         // Longer than a session may be silent by its clock, and not by ours.
-        hold(answers(&mut live).await, || format!("a session ends with the clock at {step}"))?;
+        hold(answers(&mut live).await, || format!("a session ends with the clock {step} s ahead"))?;
     }
     // It knows the ids of before, whatever its clock says. Ada's token is from the future then.
-    fs::write(&offset, "-3600s").unwrap();
+    clock.set(-3_600);
     server.restart().await;
     let bob = server.register("bob").await;
     bob.join(&guild).await;
     let last = bob.post(&channel, json!({"content": "tick"})).await;
     ids.push(last["message_id"].as_str().unwrap_or_default().to_owned());
-    fs::write(&offset, "+0s").unwrap();
+    clock.set(0);
     let mut history: Vec<_> =
         ada.history(&channel).await.iter().map(|row| row["message_id"].as_str().unwrap().to_owned()).collect();
     history.reverse();

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a run that cannot go on ends")]
 
 pub mod client;
+mod clock;
 pub mod faults;
 #[path = "../../../jiscord-store/tests/scylla/node.rs"]
 mod node;
