@@ -178,7 +178,8 @@ impl Relay {
             for topic in event.topics {
                 if resynced.insert(topic) {
                     tracing::warn!(%topic, "an event was left behind for too long; its topic is to be read anew");
-                    let frame = ServerFrame::Resync(Resync { topics: Some(vec![topic]), epoch: place.epoch.clone() });
+                    let frame =
+                        ServerFrame::Resync(Resync { topics: Some(vec![topic]), epoch: place.epoch.clone(), spread: None });
                     shards.push(index);
                     publish.push(Event::new(EventId::new(Uuid::new_v4()), vec![topic], None, frame));
                 }
