@@ -384,6 +384,9 @@ impl Stage {
     async fn ends_in_fill(&mut self) -> Outcome {
         let gateway = self.any_gateway();
         self.server.process_of(gateway).restart_with(&[("FAILPOINTS", "gw.in_fill=return")]).await;
+        // All others may be at the other gateway, and then this one does not hear the guild.
+        let token = self.quiet_token();
+        let Some(_listener) = session(&self.server.ws_of(gateway), &token, "listener").await else { return broken("no session") };
         let until = Instant::now() + RECOVERY;
         let mut ended = false;
         while !ended && Instant::now() < until {

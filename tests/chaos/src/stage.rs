@@ -229,6 +229,11 @@ impl Stage {
         self.word(true).await
     }
 
+    /// Of somebody in the quiet guild.
+    pub fn quiet_token(&self) -> String {
+        self.quiet.person().token.clone()
+    }
+
     async fn word(&mut self, quiet: bool) -> String {
         self.words += 1;
         let word = format!("{} {}", if quiet { "quiet" } else { "loud" }, self.words);
