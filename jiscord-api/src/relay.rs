@@ -138,6 +138,8 @@ impl Relay {
                 }
                 read.push(index);
             }
+            #[cfg(feature = "failpoints")]
+            fail::fail_point!("relay.after_read", |_| std::process::abort());
             self.tell(events, place, &mut round).await?;
             for index in read {
                 let done = &mut place.shards[index].done;
@@ -183,7 +185,8 @@ impl Relay {
                 for topic in &event.topics {
                     if round.resynced.insert(*topic) {
                         tracing::warn!(%topic, "an event was left behind for too long; its topic is to be read anew");
-                        let frame = ServerFrame::Resync(Resync { topics: Some(vec![*topic]), epoch: place.epoch.clone() });
+                        let frame =
+                            ServerFrame::Resync(Resync { topics: Some(vec![*topic]), epoch: place.epoch.clone(), spread: None });
                         publish.push(Event::new(EventId::new(Uuid::new_v4()), vec![*topic], None, frame));
                     }
                 }

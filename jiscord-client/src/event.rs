@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     fn event(epoch: &str) -> Result<Event> {
-        Ok(Event::Resync(Resync { topics: None, epoch: epoch.into() }))
+        Ok(Event::Resync(Resync { topics: None, epoch: epoch.into(), spread: None }))
     }
 
     /// The epochs of what waits in the stream now.

@@ -498,7 +498,7 @@ async fn a_session_goes_on_where_it_was_cut_off_and_everything_is_told_once() {
     let (mut peer, second) = server.resumes(SLOW).await;
     assert_eq!((first.after, second.after), (Position(9 * SECOND), Position(9 * SECOND)));
     // What cannot be told again is told to be stale, by the log that there is now.
-    peer.say_at(20 * SECOND, ServerFrame::Resync(Resync { topics: None, epoch: "f".into() })).await;
+    peer.say_at(20 * SECOND, ServerFrame::Resync(Resync { topics: None, epoch: "f".into(), spread: None })).await;
     peer.say_at(20 * SECOND, ServerFrame::Resumed(Resumed { replayed: 0 })).await;
     loop {
         match soon(events.next()).await.unwrap().unwrap() {

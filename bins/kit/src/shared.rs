@@ -87,6 +87,10 @@ pub async fn database(config: &Config, redis: &Redis, stop: &CancellationToken) 
     if let Some(dc) = &config.scylla_local_dc {
         options = options.local_dc(dc);
     }
+    #[cfg(feature = "failpoints")]
+    fail::eval("store.acknowledge_within", |ms| ms.and_then(|ms| ms.parse().ok())).flatten().into_iter().for_each(|ms| {
+        options = options.clone().acknowledge_within(Duration::from_millis(ms));
+    });
     let mut waiting = false;
     loop {
         let open = ScyllaStore::open(options.clone());

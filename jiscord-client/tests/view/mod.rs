@@ -403,12 +403,12 @@ async fn a_session_that_goes_on_has_nothing_to_read_again() {
     drop(peer);
     api.write(4..=5);
     let (mut peer, _) = server.resumes(SLOW).await;
-    peer.say_at(70, ServerFrame::Resync(Resync { topics: None, epoch: "e".into() })).await;
+    peer.say_at(70, ServerFrame::Resync(Resync { topics: None, epoch: "e".into(), spread: None })).await;
     peer.say_at(80, ServerFrame::Resumed(Resumed { replayed: 0 })).await;
     seen.shows(1..=5).await;
     api.asked("guilds", 1).await;
     api.write(6..=7);
-    peer.say_at(90, ServerFrame::Resync(Resync { topics: None, epoch: "e".into() })).await;
+    peer.say_at(90, ServerFrame::Resync(Resync { topics: None, epoch: "e".into(), spread: None })).await;
     seen.shows(1..=7).await;
     api.asked("guilds", 2).await;
 }
@@ -451,7 +451,7 @@ async fn what_is_not_there_cannot_be_opened_and_what_goes_is_shown_no_longer() {
     api.kept().refusals.push_back((StatusCode::FORBIDDEN, Code::FORBIDDEN));
     // The guilds are read first, and take the refusal unless they are there.
     api.kept().refusals.push_front((StatusCode::SERVICE_UNAVAILABLE, Code::BUSY));
-    peer.say_at(10, ServerFrame::Resync(Resync { topics: None, epoch: "e".into() })).await;
+    peer.say_at(10, ServerFrame::Resync(Resync { topics: None, epoch: "e".into(), spread: None })).await;
     seen.shows([]).await;
 }
 

@@ -37,7 +37,7 @@ impl Hub {
         };
         let stale = if place.same_log { Some(missed.lost) } else { None };
         let resync = stale.as_ref().is_none_or(|topics| !topics.is_empty()).then(|| {
-            let resync = Resync { topics: stale, epoch: place.epoch.clone() };
+            let resync = Resync { topics: stale, epoch: place.epoch.clone(), spread: None };
             Utf8Bytes::from(ServerFrame::Resync(resync).at(place.told).encode())
         });
         let Ok(permit) = self.dispatchers.of(key).reserve().await else { return };

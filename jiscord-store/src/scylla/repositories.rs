@@ -141,7 +141,11 @@ impl ScyllaStore {
             ),
         );
         self.keep(&mut write, events, nonce.map(|key| (key, row.message_id)))?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.before_commit", |_| std::process::abort());
         self.db.write(born, write).await?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.after_commit", |_| std::process::abort());
         // Whoever reads a channel again after a gap begins this much before its last message: what comes later than that
         // must not be called there.
         if self.age(row.message_id) > self.acknowledge {
