@@ -16,9 +16,8 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiscord_core::{
-    ChannelId, Code, GuildId, MessageId, UserId,
+    ChannelId, GuildId, MessageId, UserId,
     frame::{MessageAck, SendMessage},
-    id::{Snowflake, Worker},
     model::{Channel, Guild, Message, User},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -31,14 +30,14 @@ use crate::{
     cache::{Cache, Change, Connection},
     client::{Builder, Client},
     error::{Error, Refusal, Result},
-    event::{Event, Events},
+    event::{Event, Feed, Told},
+    given,
     http::{Http, Page},
+    resync::Gap,
     sys::{self, Instant},
     timeline::Timeline,
 };
 
-/// How far before the last known message a channel is read again: ids are made before messages are stored.
-const OVERLAP: Duration = Duration::from_secs(90);
 /// If more pages than this were missed, the channel is shown from its newest page on.
 const PAGES: usize = 10;
 /// The most messages of a page.
@@ -358,14 +357,14 @@ impl Driver {
     }
 
     /// Tries until there is a session.
-    async fn connect(&mut self) -> Result<(Client, Events), End> {
+    async fn connect(&mut self) -> Result<(Client, Feed), End> {
         let mut tries = 0;
         loop {
             self.tell([Change::Connection(Connection::Connecting)]);
             let connecting = self.builder.clone().connect(self.token.expose_secret().to_owned());
             match self.meanwhile(connecting).await? {
                 Ok(client) => {
-                    let events = client.events();
+                    let events = client.feed();
                     return Ok((client, events));
                 }
                 Err(Error::Unreachable(why)) => {
@@ -381,7 +380,7 @@ impl Driver {
     }
 
     /// Serves a session, and the ones that come after it.
-    async fn live(&mut self, mut events: Events) -> End {
+    async fn live(&mut self, mut events: Feed) -> End {
         let mut trying_at = None;
         loop {
             let now = Instant::now();
@@ -406,6 +405,21 @@ impl Driver {
                     continue;
                 }
             };
+            let event = match event {
+                Some(Ok(Told::Event(event))) => Some(Ok(event)),
+                Some(Ok(Told::Gap(gap))) => {
+                    events.close();
+                    match &*gap {
+                        Gap::Ready(ready) => Some(Ok(Event::Ready(ready.clone()))),
+                        Gap::Resync(_) => {
+                            self.read_again(true);
+                            continue;
+                        }
+                    }
+                }
+                Some(Err(error)) => Some(Err(error)),
+                None => None,
+            };
             match event {
                 Some(Ok(Event::Lost { retry_in })) => {
                     self.stop_reading();
@@ -424,7 +438,7 @@ impl Driver {
                         // What happened in between was told, and the rest is as it was.
                         Event::Resumed if !self.is_stale => self.read_rest(),
                         Event::Ready(_) => self.read_again(false),
-                        Event::Resumed | Event::Resync(_) => self.read_again(true),
+                        Event::Resumed => self.read_again(true),
                         Event::CommandFailed(error) => {
                             let wait = error.retry_after.map(Duration::from_millis);
                             let refusal = Refusal::new(error.code, error.message, wait);
@@ -619,7 +633,7 @@ impl Driver {
                 let mut tries = 0;
                 loop {
                     match look(&http, read, last).await {
-                        Err(error) if is_passing(&error) => {
+                        Err(error) if error.is_passing() => {
                             let wait = backoff.wait(tries);
                             tries += 1;
                             tracing::debug!(%error, ?wait, "will be read again");
@@ -696,7 +710,7 @@ async fn look(http: &Http, read: Read, last: Option<MessageId>) -> Result<Found>
         Read::Guilds => http.guilds().await.map(Found::Guilds),
         Read::Channels(guild) => http.channels(guild).await.map(Found::Channels),
         Read::Messages(channel) => {
-            if let Some(after) = last.and_then(before_last)
+            if let Some(after) = last.and_then(|last| last.micros()).map(given::before)
                 && let Some(missed) = missed(http, channel, after).await?
             {
                 return Ok(Found::Missed(missed));
@@ -717,23 +731,6 @@ async fn missed(http: &Http, channel: ChannelId, after: MessageId) -> Result<Opt
     }
     messages.append(&mut page.items);
     Ok(page.next.is_none().then_some(messages))
-}
-
-/// An id that is as much before a message as that message may be late.
-fn before_last(last: MessageId) -> Option<MessageId> {
-    let ms = last.micros()? / 1000;
-    Snowflake::new(ms.checked_sub(OVERLAP.as_millis() as u64)?, 0, Worker::default()).map(MessageId::from)
-}
-
-/// Whether the same may be answered a moment later.
-fn is_passing(error: &Error) -> bool {
-    match error {
-        Error::Refused(refusal) => {
-            [Code::RATE_LIMITED, Code::BUSY, Code::UNAVAILABLE, Code::TIMEOUT, Code::INTERNAL].contains(&refusal.code)
-        }
-        Error::Unreachable(_) | Error::Protocol(_) => true,
-        _ => false,
-    }
 }
 
 fn answer_all<T: Clone>(waiting: Option<Vec<Waiting<T>>>, result: &Result<T>) {
