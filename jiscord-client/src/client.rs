@@ -178,6 +178,7 @@ impl Builder {
             first: Some(first),
             ready: None,
             resume: self.resume,
+            is_live: false,
             outbox: Outbox::default(),
         };
         sys::spawn(gateway.run());

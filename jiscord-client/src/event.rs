@@ -84,6 +84,9 @@ impl Event {
 
 /// What happens, in order. Made by [`Client::events`](crate::Client::events).
 ///
+/// Each message is told once, and those of a channel in the order of their ids or, live, as they were stored. What the gateway could
+/// not tell is read over HTTP as the next event is asked for, and what cannot be read is named: [`Event::Resynced`].
+///
 /// An `Err` tells of one event that was not understood and skipped. [`Error::Unauthorized`] and [`Error::Evicted`] are the last
 /// item: the client will not come back by itself. After [`Client::close`](crate::Client::close) the stream just ends.
 #[must_use = "events are told to who asks for the next one"]
@@ -134,13 +137,11 @@ impl Events {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event>>> {
         loop {
             let gap = match ready!(self.feed.poll(cx)) {
-                Some(Ok(Told::Gap(gap))) => gap,
-                Some(Ok(Told::Event(event))) => return Poll::Ready(Some(Ok(event))),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
-                    // Whatever was being read, nobody takes it.
+                Some(Told::Gap(gap)) => gap,
+                told => {
+                    // If there was a gap, it will not be filled.
                     self.filling = None;
-                    return Poll::Ready(None);
+                    return Poll::Ready(told.and_then(Told::event));
                 }
             };
             let filling = self.filling.get_or_insert_with(|| Filling {
@@ -189,9 +190,30 @@ impl fmt::Debug for Events {
 
 /// What the connection tells.
 pub(crate) enum Told {
-    Event(Event),
+    Event(Result<Event>),
     /// Stays the next until it is closed.
     Gap(Arc<Gap>),
+}
+
+impl Told {
+    fn event(self) -> Option<Result<Event>> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::Gap(_) => None,
+        }
+    }
+}
+
+impl From<Result<Event>> for Told {
+    fn from(event: Result<Event>) -> Self {
+        Self::Event(event)
+    }
+}
+
+impl From<Gap> for Told {
+    fn from(gap: Gap) -> Self {
+        Self::Gap(gap.into())
+    }
 }
 
 /// The events and the gaps between them, as they come.
@@ -202,11 +224,11 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// What is next; `None` when there will be no more.
-    pub(crate) async fn next(&mut self) -> Option<Result<Told>> {
+    pub(crate) async fn next(&mut self) -> Option<Told> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Told>>> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Told>> {
         let mut state = self.queue.state();
         loop {
             if state.listener != Listener::Here(self.turn) {
@@ -214,12 +236,12 @@ impl Feed {
             }
             let Some(Item { told, p, .. }) = state.items.front() else {
                 if state.ended {
-                    return Poll::Ready(state.error.take().map(Err));
+                    return Poll::Ready(state.error.take().map(|error| Err(error).into()));
                 }
                 state.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             };
-            if let (Ok(Told::Gap(gap)), p) = (told, *p) {
+            if let (Told::Gap(gap), p) = (told, *p) {
                 if state.ended {
                     // It will not be filled, and what is behind it would hide it.
                     state.clear();
@@ -229,11 +251,14 @@ impl Feed {
                 let p = p.unwrap_or(state.place.p);
                 state.given.begin(p);
                 state.waker = Some(cx.waker().clone());
-                return Poll::Ready(Some(Ok(Told::Gap(gap))));
+                return Poll::Ready(Some(Told::Gap(gap)));
             }
             let Some(item) = self.queue.pop(&mut state) else { continue };
-            let Ok(Told::Event(event)) = &item.told else { return Poll::Ready(Some(item.told)) };
-            if state.pass(event, item.p) {
+            let is_new = match &item.told {
+                Told::Event(Ok(event)) => state.pass(event, item.p, item.is_replayed),
+                _ => true,
+            };
+            if is_new {
                 return Poll::Ready(Some(item.told));
             }
         }
@@ -255,12 +280,10 @@ impl Feed {
     /// Goes on behind the gap that is next.
     pub(crate) fn close(&self) {
         let mut state = self.queue.state();
-        if state.listener != Listener::Here(self.turn)
-            || !matches!(state.items.front(), Some(Item { told: Ok(Told::Gap(_)), .. }))
-        {
+        if state.listener != Listener::Here(self.turn) || !matches!(state.items.front(), Some(Item { told: Told::Gap(_), .. })) {
             return;
         }
-        if let Some(Item { told: Ok(Told::Gap(gap)), p, .. }) = self.queue.pop(&mut state) {
+        if let Some(Item { told: Told::Gap(gap), p, .. }) = self.queue.pop(&mut state) {
             state.close(&gap, p);
         }
     }
@@ -316,10 +339,14 @@ struct State {
     error: Option<Error>,
 }
 
-struct Item {
-    told: Result<Told>,
-    p: Option<Position>,
-    bytes: usize,
+pub(crate) struct Item {
+    pub(crate) told: Told,
+    /// Its place in the log.
+    pub(crate) p: Option<Position>,
+    /// Was told again to a session that is about to go on: it says nothing of other topics, which perhaps are not.
+    pub(crate) is_replayed: bool,
+    /// Of its frame.
+    pub(crate) bytes: usize,
 }
 
 #[derive(PartialEq)]
@@ -368,13 +395,13 @@ impl Queue {
         Feed { queue: self.clone(), turn: state.turns }
     }
 
-    /// Adds an event whose frame had `bytes`. False if there is far too much already.
+    /// Adds an event that has no place in the log.
     pub(crate) fn push(&self, event: Result<Event>, bytes: usize) -> bool {
-        self.push_at(event.map(Told::Event), None, bytes)
+        self.push_at(Item { told: event.into(), p: None, is_replayed: false, bytes })
     }
 
-    /// The same for a gap, or an event with a place in the log.
-    pub(crate) fn push_at(&self, told: Result<Told>, p: Option<Position>, bytes: usize) -> bool {
+    /// Adds what was told. False if there is far too much already.
+    pub(crate) fn push_at(&self, item: Item) -> bool {
         let mut state = self.state();
         if state.listener == Listener::Awaited && state.bytes >= self.shared.full {
             // A program that only sends must not be slowed down by what it does not want to hear.
@@ -386,8 +413,8 @@ impl Queue {
         if state.bytes >= self.shared.full * Self::STRETCH {
             return false;
         }
-        state.bytes += bytes;
-        state.items.push_back(Item { told, p, bytes });
+        state.bytes += item.bytes;
+        state.items.push_back(item);
         state.wake();
         true
     }
@@ -449,7 +476,7 @@ impl State {
     }
 
     /// An event is taken. False if it was given before.
-    fn pass(&mut self, event: &Event, p: Option<Position>) -> bool {
+    fn pass(&mut self, event: &Event, p: Option<Position>, is_replayed: bool) -> bool {
         let Some(p) = p else { return true };
         match event {
             Event::Ready(ready) => self.begin(ready, p),
@@ -465,7 +492,9 @@ impl State {
             Event::MessageCreate(message) => self.given.add(message.message_id),
             _ => true,
         };
-        self.given.reach(p);
+        if !is_replayed {
+            self.given.reach(p);
+        }
         is_new
     }
 
@@ -538,7 +567,7 @@ mod tests {
     /// The names of what waits in the stream now, up to a gap.
     fn heard(events: &mut Feed) -> Vec<String> {
         let mut heard = Vec::new();
-        while let Some(Some(Ok(Told::Event(Event::MemberAdd(member))))) = events.next().now_or_never() {
+        while let Some(Some(Told::Event(Ok(Event::MemberAdd(member))))) = events.next().now_or_never() {
             heard.extend(member.username);
         }
         heard
@@ -597,8 +626,8 @@ mod tests {
         queue.end(Some(Error::Evicted));
         queue.push(event("b"), 10);
         let mut events = queue.listen();
-        assert!(matches!(events.next().now_or_never(), Some(Some(Ok(_)))));
-        assert!(matches!(events.next().now_or_never(), Some(Some(Err(Error::Evicted)))));
+        assert!(matches!(events.next().now_or_never(), Some(Some(Told::Event(Ok(_))))));
+        assert!(matches!(events.next().now_or_never(), Some(Some(Told::Event(Err(Error::Evicted))))));
         assert!(matches!(events.next().now_or_never(), Some(None)));
     }
 
@@ -607,13 +636,13 @@ mod tests {
         let queue = Queue::new(100);
         queue.push(event("a"), 10);
         let gap = Gap::Resync(Resync { topics: None, epoch: "e".into() });
-        queue.push_at(Ok(Told::Gap(gap.into())), Some(Position(1)), 10);
+        queue.push_at(Item { told: gap.into(), p: Some(Position(1)), is_replayed: false, bytes: 10 });
         queue.push(event("b"), 10);
         let mut events = queue.listen();
         assert_eq!(heard(&mut events), ["a"]);
-        assert!(matches!(events.next().now_or_never(), Some(Some(Ok(Told::Gap(_))))), "until it is closed");
+        assert!(matches!(events.next().now_or_never(), Some(Some(Told::Gap(_)))), "until it is closed");
         queue.end(Some(Error::Evicted));
-        assert!(matches!(events.next().now_or_never(), Some(Some(Err(Error::Evicted)))));
+        assert!(matches!(events.next().now_or_never(), Some(Some(Told::Event(Err(Error::Evicted))))));
         assert!(matches!(events.next().now_or_never(), Some(None)));
     }
 }

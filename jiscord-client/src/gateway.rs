@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     error::{Error, Result, Source},
-    event::{Event, Queue, ResumePoint, Told},
+    event::{Event, Item, Queue, ResumePoint, Told},
     outbox::{Draft, Outbox},
     place::Place,
     resync::Gap,
@@ -163,6 +163,8 @@ pub(crate) struct Gateway {
     pub(crate) ready: Option<watch::Sender<Ready>>,
     /// Where another process had a session that is to go on.
     pub(crate) resume: Option<ResumePoint>,
+    /// The session is there. What is told before it goes on was told again.
+    pub(crate) is_live: bool,
     pub(crate) outbox: Outbox,
 }
 
@@ -258,6 +260,7 @@ impl Gateway {
         place: &mut Place,
     ) -> Result<Infallible, Cut> {
         let mut heart = Heart::new(interval);
+        self.is_live = false;
         // Until then READY or RESUMED has to come, and nothing but the heartbeat is said.
         let mut opening = Some(until);
         loop {
@@ -314,15 +317,19 @@ impl Gateway {
                 tracing::debug!(op, "skipped an event from a newer server");
                 return Ok(false);
             }
-            Err(error) => return self.tell(Err(Error::Protocol(error.into())), None, text.len()).map(|()| false),
+            Err(error) => return self.tell(Err(Error::Protocol(error.into())).into(), None, text.len()).map(|()| false),
         };
         if place.knows(&frame) {
             return Ok(false);
         }
         let begins = matches!(frame.frame, ServerFrame::Ready(_) | ServerFrame::Resumed(_));
+        self.is_live |= begins;
         match &frame.frame {
             ServerFrame::HeartbeatAck(()) => {
                 heart.acknowledged();
+                if !self.is_live {
+                    return Ok(false);
+                }
                 frame.p.into_iter().for_each(|p| self.events.reach(p));
             }
             ServerFrame::MessageAck(ack) => self.outbox.acknowledge(ack.clone()),
@@ -332,7 +339,7 @@ impl Gateway {
                     if heart.owed && error.code == Code::RATE_LIMITED && error.nonce.is_none() {
                         heart.put_off(error.retry_after.map_or(heart.interval / 4, Duration::from_millis));
                     }
-                    self.tell(Ok(Told::Event(Event::CommandFailed(error))), None, text.len())?;
+                    self.tell(Ok(Event::CommandFailed(error)).into(), None, text.len())?;
                 }
             }
             ServerFrame::Reconnect(reconnect) => {
@@ -345,24 +352,24 @@ impl Gateway {
                 let is_first = self.ready.is_none() && self.resume.take().is_none();
                 self.is_ready(ready.clone());
                 let told = match is_first {
-                    true => Told::Event(Event::Ready(ready.clone())),
-                    false => Told::Gap(Gap::Ready(ready.clone()).into()),
+                    true => Ok(Event::Ready(ready.clone())).into(),
+                    false => Gap::Ready(ready.clone()).into(),
                 };
-                self.tell(Ok(told), frame.p, text.len())?;
+                self.tell(told, frame.p, text.len())?;
             }
             ServerFrame::Resync(resync) => {
-                self.tell(Ok(Told::Gap(Gap::Resync(resync.clone()).into())), frame.p, text.len())?;
+                self.tell(Gap::Resync(resync.clone()).into(), frame.p, text.len())?;
             }
             ServerFrame::Resumed(resumed) => {
                 tracing::debug!(replayed = resumed.replayed, "gateway session is resumed");
                 if let Some(point) = self.resume.take() {
                     self.is_ready(point.ready);
                 }
-                self.tell(Ok(Told::Event(Event::Resumed)), frame.p, text.len())?;
+                self.tell(Ok(Event::Resumed).into(), frame.p, text.len())?;
             }
             other => {
                 if let Some(event) = Event::from_frame(other.clone()) {
-                    self.tell(Ok(Told::Event(event)), frame.p, text.len())?;
+                    self.tell(Ok(event).into(), frame.p, text.len())?;
                 }
             }
         }
@@ -380,8 +387,8 @@ impl Gateway {
         }
     }
 
-    fn tell(&self, told: Result<Told>, p: Option<Position>, bytes: usize) -> Result<(), Cut> {
-        match self.events.push_at(told, p, bytes) {
+    fn tell(&self, told: Told, p: Option<Position>, bytes: usize) -> Result<(), Cut> {
+        match self.events.push_at(Item { told, p, is_replayed: !self.is_live, bytes }) {
             true => Ok(()),
             false => Err(Cut::lost("the program does not read its events")),
         }

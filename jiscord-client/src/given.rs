@@ -170,6 +170,8 @@ mod tests {
         Resync {
             took: u64,
         },
+        /// A session goes on: these are told again, and of the rest all is read.
+        Resume(Vec<usize>),
     }
 
     fn lives() -> impl Strategy<Value = Vec<Life>> {
@@ -178,9 +180,10 @@ mod tests {
         proptest::collection::vec(life, 0..80)
     }
 
-    /// From when on nothing is told, until when, and how much later that is noticed, or that much is told again; how long reading takes.
-    fn outages() -> impl Strategy<Value = Vec<(u64, u64, u64, u64)>> {
-        proptest::collection::vec((0..2_000_u64, 0..600_u64, 0..10_u64, 0..400_u64), 0..5)
+    /// From when on nothing is told, for how long, how much later that is noticed, and how long reading takes; or the session goes on.
+    fn outages() -> impl Strategy<Value = Vec<(u64, u64, u64, Option<u64>)>> {
+        let took = prop_oneof![Just(None), (0..400_u64).prop_map(Some)];
+        proptest::collection::vec((0..2_000_u64, 0..600_u64, 0..10_u64, took), 0..5)
     }
 
     proptest! {
@@ -202,7 +205,16 @@ mod tests {
                 }
             }
             for (from, long, notice, took) in &outages {
-                steps.push((from + long + notice, Step::Resync { took: *took }));
+                let missed = |topic: usize| {
+                    let mut missed: Vec<_> = (0..lives.len()).filter(|number| number % 2 == topic).collect();
+                    missed.retain(|number| (*from..from + long).contains(&lives[*number].told));
+                    missed.sort_by_key(|number| lives[*number].told);
+                    missed
+                };
+                match took {
+                    Some(took) => steps.push((from + long + notice, Step::Resync { took: *took })),
+                    None => steps.push((from + long, Step::Resume(missed(0)))),
+                }
             }
             steps.sort_by_key(|(time, _)| *time);
 
@@ -216,6 +228,18 @@ mod tests {
                 match step {
                     Step::Told(number) => {
                         times[number] += usize::from(given.add(ids[number]));
+                        given.reach(p);
+                    }
+                    Step::Resume(again) => {
+                        for number in again {
+                            times[number] += usize::from(given.add(ids[number]));
+                        }
+                        let start = given.start().sort_key();
+                        for number in (1..lives.len()).step_by(2) {
+                            if lives[number].stored <= now && ids[number].sort_key() > start {
+                                times[number] += usize::from(given.add_read(ids[number]));
+                            }
+                        }
                         given.reach(p);
                     }
                     Step::Resync { took } => {

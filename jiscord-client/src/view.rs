@@ -406,8 +406,8 @@ impl Driver {
                 }
             };
             let event = match event {
-                Some(Ok(Told::Event(event))) => Some(Ok(event)),
-                Some(Ok(Told::Gap(gap))) => {
+                Some(Told::Event(event)) => Some(event),
+                Some(Told::Gap(gap)) => {
                     events.close();
                     match &*gap {
                         Gap::Ready(ready) => Some(Ok(Event::Ready(ready.clone()))),
@@ -417,7 +417,6 @@ impl Driver {
                         }
                     }
                 }
-                Some(Err(error)) => Some(Err(error)),
                 None => None,
             };
             match event {

@@ -397,3 +397,25 @@ async fn a_quiet_session_s_place_does_not_grow_old() {
     assert_eq!(resume.after, Position(at(201) - 5_000_000));
     assert!(peer.try_hear().await.is_none());
 }
+
+#[tokio::test]
+async fn what_is_told_again_says_nothing_of_what_is_not() {
+    let server = Server::start().await;
+    let (client, mut peer) = bot(&server).await;
+    let mut events = client.events();
+    peer.say_at(at(102), say(channel(1), sec(102))).await;
+    up_to(&mut events, sec(102)).await;
+    drop(peer);
+    // Much was missed. Of the one guild all is told again, up to now; the other one is to be read.
+    server.api.write([sec(102), sec(110), sec(399)]);
+    let (mut peer, _) = server.resumes(SLOW).await;
+    for seconds in [300, 350, 400] {
+        peer.say_at(at(seconds), say(channel(3), sec(seconds))).await;
+    }
+    let topics = vec![Topic::Guild(guild(1).guild_id)];
+    peer.say_at(at(401), resync(Some(topics))).await;
+    peer.say_at(at(401), ServerFrame::Resumed(Resumed { replayed: 3 })).await;
+    let (told, resynced) = resynced(&mut events).await;
+    assert_eq!((told, resynced.missing), ([300, 350, 400, 110, 399].map(sec).to_vec(), vec![]));
+    assert_eq!(soon(events.next()).await.unwrap().unwrap(), Event::Resumed);
+}
