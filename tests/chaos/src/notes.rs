@@ -76,7 +76,7 @@ impl Notes {
         let mut inner = self.lock();
         match &heard {
             Heard::Message { nonce, .. } => drop(inner.learned[observer].insert(nonce.clone())),
-            Heard::Ready { .. } | Heard::Resync { .. } => inner.doubts += 1,
+            Heard::Ready { .. } | Heard::Resync { .. } | Heard::Resynced => inner.doubts += 1,
             _ => {}
         }
         inner.record.observers[observer].heard.push((at, heard));

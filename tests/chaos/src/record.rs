@@ -84,6 +84,8 @@ pub enum Heard {
         /// The place from which on it is.
         p: Option<u64>,
     },
+    /// The SDK has told what may have been missed before, as far as it does not say otherwise.
+    Resynced,
     /// MESSAGE_CREATE.
     Message {
         /// Its place.
@@ -355,6 +357,12 @@ impl Record {
                         None => once.clear(),
                     }
                 }
+                Heard::Resynced => {
+                    if let Some(stretch) = stretches.last_mut() {
+                        stretch.doubted = Some(*at);
+                    }
+                    begins = true;
+                }
                 Heard::Upto(p) => {
                     if let Some(stretch) = stretches.last_mut() {
                         stretch.grow(*p, *at);
@@ -501,7 +509,7 @@ mod tests {
 
     #[test]
     fn each_defect_is_found_and_no_other() {
-        let cases: [(&str, Spoil); 16] = [
+        let cases: [(&str, Spoil); 17] = [
             ("acknowledged lost", |record| {
                 record.acked.insert("n9".into(), vec![id(9)]);
             }),
@@ -549,6 +557,13 @@ mod tests {
                 let again = record.observers[1].heard[2].clone();
                 record.observers[1].heard.insert(3, again);
             }),
+            // What was read after a gap was heard before it.
+            ("seen twice", |record| {
+                let heard = &mut record.observers[1].heard;
+                without_places(heard);
+                heard.push((Duration::from_secs(20), heard[1].1.clone()));
+                heard.push((Duration::from_secs(20), Heard::Resynced));
+            }),
             ("stuck sessions", |record| record.stuck.push("first".into())),
             ("other promises broken", |record| record.broken.push("the epoch changed".into())),
         ];
@@ -580,6 +595,15 @@ mod tests {
             (Duration::from_secs(60), resync("f", 230)),
             (Duration::from_secs(61), again),
         ]);
+        let counts = record.check();
+        assert_eq!(counts.defects(), 0, "{counts}");
+        // A hole that the SDK has filled.
+        let mut record = sound();
+        let heard = &mut record.observers[0].heard;
+        without_places(heard);
+        let at = heard.last().unwrap().0;
+        let (_, missed) = heard.remove(3);
+        heard.extend([(at, missed), (at, Heard::Resynced)]);
         let counts = record.check();
         assert_eq!(counts.defects(), 0, "{counts}");
     }

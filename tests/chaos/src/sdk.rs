@@ -57,7 +57,7 @@ impl Program {
         let number = self.world.notes.observer(&self.name);
         let reader = Reader::new(self.world.clone(), number, self.person.data.clone());
         let watch = async {
-            let mut kept: Option<String> = None;
+            let (mut kept, mut first): (Option<String>, _) = (None, true);
             loop {
                 let point = kept.take().and_then(|kept| serde_json::from_str(&kept).ok());
                 let client = self.connect(Intents::all(), point).await;
@@ -65,7 +65,11 @@ impl Program {
                 let restarted = loop {
                     select! {
                         event = events.next() => match event {
-                            Some(event) => self.hear(number, &reader, event),
+                            Some(event) => {
+                                let ready = matches!(event, Ok(Event::Ready(_)));
+                                self.hear(number, &reader, event, first);
+                                first &= !ready;
+                            }
                             None => break None,
                         },
                         restart = restarts.recv() => break restart,
@@ -84,15 +88,18 @@ impl Program {
         tokio::join!(reader.clone().run(), watch);
     }
 
-    fn hear(&self, number: usize, reader: &Reader, event: Result<Event, Error>) {
+    fn hear(&self, number: usize, reader: &Reader, event: Result<Event, Error>, first: bool) {
         match event {
-            Ok(Event::Ready(ready)) => {
+            // The first session: what was written before it is in the history. What a later one may have missed is told.
+            Ok(Event::Ready(ready)) if first => {
                 reader.want();
                 self.world.notes.heard(number, Heard::Ready { epoch: ready.epoch, p: None });
             }
-            Ok(Event::Resync(resync)) => {
-                reader.want();
-                self.world.notes.heard(number, Heard::Resync { epoch: resync.epoch, p: None });
+            Ok(Event::Resynced(resynced)) => {
+                self.world.notes.heard(number, Heard::Resynced);
+                if !resynced.missing.is_empty() {
+                    reader.want();
+                }
             }
             Ok(Event::MessageCreate(message)) => {
                 let id = message.message_id.to_string();

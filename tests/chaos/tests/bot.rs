@@ -41,7 +41,7 @@ async fn a_bot_hears_everything_once_and_reads_nothing_again_while_the_server_is
                 Event::MessageCreate(message) => heard.push(message.content),
                 Event::Ready(_) => ready += 1,
                 Event::Resumed => resumed += 1,
-                Event::Resync(resync) => panic!("told to read again: {resync:?}"),
+                Event::Resynced(resynced) => panic!("had to read again: {resynced:?}"),
                 _ => {}
             }
         }
