@@ -226,7 +226,7 @@ enum Delete {
     Age { message: Id },
     Mark { message: Id },
     MarkDecided { message: Id },
-    Delete { message: Id },
+    Tombstone { message: Id },
     Ended,
 }
 
@@ -636,32 +636,35 @@ impl Next<'_> {
             Delete::NotBegun => {
                 for message in 0..self.from.minted {
                     if self.from.messages[message].is_visible() {
-                        let to =
-                            if self.rules.hold(Rule::DeleteMarks) { Delete::Age { message } } else { Delete::Delete { message } };
+                        let to = if self.rules.hold(Rule::DeleteMarks) {
+                            Delete::Age { message }
+                        } else {
+                            Delete::Tombstone { message }
+                        };
                         go(self, "somebody sees, and deletes,", message, to);
                     }
                 }
             }
             Delete::Age { message } => {
                 for within in self.within_l(message) {
-                    let to = if *within { Delete::Delete { message } } else { Delete::Mark { message } };
+                    let to = if *within { Delete::Tombstone { message } } else { Delete::Mark { message } };
                     go(self, "delete takes the age", message, to);
                 }
             }
             Delete::Mark { message } => self.mark(
                 ("delete marks", message),
                 message,
-                |world| world.delete = Delete::Delete { message },
+                |world| world.delete = Delete::Tombstone { message },
                 |world| world.delete = Delete::MarkDecided { message },
             ),
             Delete::MarkDecided { message } => match self.from.claim {
                 Some(claim) if claim.message == message && claim.published => {
-                    go(self, "delete has marked", message, Delete::Delete { message });
+                    go(self, "delete has marked", message, Delete::Tombstone { message });
                 }
                 Some(claim) if claim.message == message => go(self, "delete has not marked", message, Delete::Mark { message }),
                 _ => go(self, "delete finds nothing", message, Delete::Ended),
             },
-            Delete::Delete { message } => self.add(("delete is done", message), |world| {
+            Delete::Tombstone { message } => self.add(("delete is done", message), |world| {
                 world.messages[message].deleted = true;
                 world.delete = Delete::Ended;
             }),

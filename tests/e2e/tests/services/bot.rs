@@ -52,7 +52,10 @@ async fn each_message_is_told_once_though_redis_has_lost_everything() {
         say(n).await;
     }
     // Sooner or later the log has all that Redis has not told, which by then has been read.
-    let is_in_log = |n: u32| server.events().iter().any(|event| event.frame["d"]["content"] == n.to_string());
+    let is_in_log = |n: u32| {
+        let content = n.to_string();
+        server.events().iter().any(|event| event.frame["d"]["content"] == *content)
+    };
     within(PATIENCE, async {
         while !(5..12).all(is_in_log) {
             sleep(Duration::from_millis(100)).await;
