@@ -1,11 +1,13 @@
 //! The relay: sees to it that every stored event is published, whoever died between the two.
 //!
 //! Whoever writes rows writes their events into a journal with them, and publishes the events then. A relay reads the journal
-//! a little later and publishes all of it once more. The log knows the ids it has had, so that this changes nothing but for
-//! what was left behind. Several relays at once, or one that is killed at any moment, change nothing either.
+//! a little later, asks the log what it has of it, and publishes the rest. The log takes an id once, so that several relays at
+//! once, or one that is killed at any moment, change nothing.
 //!
 //! - Each second it reads what became 5 seconds old, and every 30 seconds the last two minutes again, for rows that became
-//!   visible late. Ids that are known to be in the log are not published again.
+//!   visible late. Ids that are known to be in the log are not asked for again.
+//! - What was left behind is published only when its row is there to stay ([`Journal::settle`]). Where it is not there yet, it
+//!   is asked again each second; where it never will be, nothing is told.
 //! - How far it is, is kept with the log ([`Marks`]). A relay that begins goes on from there.
 //! - The log forgets ids after a while. What is older than 9 minutes is not published, since it may have been: whoever hears
 //!   its topics is told by a RESYNC to read them anew.
@@ -19,12 +21,13 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use jiscord_core::{
-    Code, Event, EventId, MessageId, ServerFrame, Topic,
+    Code, Event, EventId, Fault, MessageId, ServerFrame, Topic,
     event::Publish,
     fault::Result,
     frame::Resync,
-    journal::{Journal, Marked, Marks},
+    journal::{Journal, Marked, Marks, Standing},
     time::{Clock, SystemClock},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -50,6 +53,10 @@ const SLICE: u64 = 5_000;
 
 /// How many events are published at once, so that others find room in the queue.
 const CHUNK: usize = 256;
+/// How many rows are asked for at once.
+const AT_ONCE: usize = 16;
+/// How many events may wait for their rows before no more are read.
+const WAITING: usize = 4_096;
 
 /// Publishes what somebody left behind.
 pub struct Relay {
@@ -105,12 +112,17 @@ impl Relay {
             _ => place.insert(Place::begin(marked, self.journal.shards(), begun)),
         };
         let start = |shard: &Shard| if shard.looks_back(begun) { shard.settled } else { shard.done };
+        let mut round = Round::default();
+        let waiting = place.waiting.values().cloned().collect();
+        self.tell(waiting, place, &mut round).await?;
         let starts: Vec<_> = place.shards.iter().map(start).collect();
         let to = begun.saturating_sub(SETTLED);
         let mut from = starts.iter().copied().min().unwrap_or(to);
-        let mut resynced = HashSet::new();
         let mut unread = HashMap::new();
         while from < to {
+            if place.waiting.len() >= WAITING {
+                return Err(round.fault.unwrap_or_else(|| Fault::new(Code::UNAVAILABLE, "too many events wait for their rows")));
+            }
             let until = to.min(from + SLICE);
             let (mut events, mut read) = (Vec::new(), Vec::new());
             for (index, start) in starts.iter().enumerate().filter(|(_, start)| **start < until) {
@@ -126,23 +138,22 @@ impl Relay {
                 }
                 read.push(index);
             }
-            // Over all shards, so that what one sender said keeps its order.
-            events.sort_by_key(|(_, event)| MessageId::new(event.id.uuid()).sort_key());
-            self.tell(events, place, &mut resynced).await?;
+            #[cfg(feature = "failpoints")]
+            fail::fail_point!("relay.after_read", |_| std::process::abort());
+            self.tell(events, place, &mut round).await?;
             for index in read {
                 let done = &mut place.shards[index].done;
                 *done = until.max(*done);
             }
             from = until;
         }
-        let done = place.shards.iter().enumerate().map(|(index, shard)| (index as u16, shard.done)).collect();
-        self.marks.mark(&place.epoch, &done).await?;
+        self.marks.mark(&place.epoch, &place.done()).await?;
         for (index, shard) in place.shards.iter_mut().enumerate() {
             if shard.looks_back(begun) && !unread.contains_key(&index) {
                 shard.looked_back(begun);
             }
         }
-        unread.into_values().next().map_or(Ok(()), Err)
+        unread.into_values().next().or(round.fault).map_or(Ok(()), Err)
     }
 
     /// A part of a shard.
@@ -158,35 +169,66 @@ impl Relay {
         }
     }
 
-    /// Publishes events that may not be in the log, each of a shard, and returns when they are.
-    async fn tell(&self, events: Vec<(usize, Event)>, place: &mut Place, resynced: &mut HashSet<Topic>) -> Result<()> {
+    /// Publishes what is not in the log of these events, each of a shard, and returns when it is. What must wait for its row is
+    /// left waiting.
+    async fn tell(&self, mut events: Vec<(usize, Event)>, place: &mut Place, round: &mut Round) -> Result<()> {
         let now = self.now();
         let minted = |event: &Event| event.id.micros().map_or(now, |micros| micros / 1_000);
-        let (mut shards, mut publish) = (Vec::new(), Vec::new());
-        for (index, event) in events {
-            if place.shards[index].told.contains_key(&event.id) {
-                continue;
+        events.retain(|(index, event)| !place.shards[*index].told.contains_key(&event.id));
+        // Over all shards, so that what one sender said keeps its order.
+        events.sort_by_key(|(_, event)| MessageId::new(event.id.uuid()).sort_key());
+        for events in events.chunks(CHUNK) {
+            let (mut publish, mut done) = (Vec::new(), Vec::new());
+            let (old, young): (Vec<_>, Vec<_>) = events.iter().partition(|(_, event)| minted(event) + LATE < now);
+            for (index, event) in old {
+                // One RESYNC is enough for all that happened before it. One topic each, since they are not for the same people.
+                for topic in &event.topics {
+                    if round.resynced.insert(*topic) {
+                        tracing::warn!(%topic, "an event was left behind for too long; its topic is to be read anew");
+                        let frame =
+                            ServerFrame::Resync(Resync { topics: Some(vec![*topic]), epoch: place.epoch.clone(), spread: None });
+                        publish.push(Event::new(EventId::new(Uuid::new_v4()), vec![*topic], None, frame));
+                    }
+                }
+                done.push((*index, event));
             }
-            if minted(&event) + LATE >= now {
-                shards.push(index);
-                publish.push(event);
-                continue;
-            }
-            // One RESYNC is enough for all that happened before it. One topic each, since they are not for the same people.
-            for topic in event.topics {
-                if resynced.insert(topic) {
-                    tracing::warn!(%topic, "an event was left behind for too long; its topic is to be read anew");
-                    let frame = ServerFrame::Resync(Resync { topics: Some(vec![topic]), epoch: place.epoch.clone() });
-                    shards.push(index);
-                    publish.push(Event::new(EventId::new(Uuid::new_v4()), vec![topic], None, frame));
+            // Asked for each chunk, since other relays are at it too.
+            let ids: Vec<_> = young.iter().map(|(_, event)| event.id).collect();
+            let known = self.marks.known(&ids).await?;
+            let (known, left_behind): (Vec<_>, Vec<_>) = young.into_iter().partition(|(_, event)| known.contains(&event.id));
+            done.extend(known.into_iter().map(|(index, event)| (*index, event)));
+            for left_behind in left_behind.chunks(AT_ONCE) {
+                let settled = join_all(left_behind.iter().map(|(_, event)| self.journal.settle(event))).await;
+                for ((index, event), standing) in left_behind.iter().zip(settled) {
+                    match standing {
+                        Ok(Standing::Stays) => publish.push(event.clone()),
+                        Ok(Standing::Gone) => {}
+                        // It would be so for ever.
+                        Err(fault) if fault.code == Code::INTERNAL => {
+                            let because = std::error::Error::source(&fault);
+                            tracing::error!(id = %event.id, because, "what an event tells of makes no sense; it is left out");
+                        }
+                        Ok(_) => {
+                            place.waiting.insert(event.id, (*index, event.clone()));
+                            continue;
+                        }
+                        // It holds up no other.
+                        Err(fault) => {
+                            place.waiting.insert(event.id, (*index, event.clone()));
+                            round.fault.get_or_insert(fault);
+                            continue;
+                        }
+                    }
+                    done.push((*index, event));
                 }
             }
-        }
-        for (shards, events) in shards.chunks(CHUNK).zip(publish.chunks(CHUNK)) {
-            self.bus.publish(events).await?;
-            self.bus.flush().await;
-            for (index, event) in shards.iter().zip(events) {
-                place.shards[*index].told.insert(event.id, minted(event));
+            if !publish.is_empty() {
+                self.bus.publish(&publish).await?;
+                self.bus.flush().await;
+            }
+            for (index, event) in done {
+                place.shards[index].told.insert(event.id, minted(event));
+                place.waiting.remove(&event.id);
             }
         }
         Ok(())
@@ -197,10 +239,21 @@ impl Relay {
     }
 }
 
+/// What happened in one round.
+#[derive(Default)]
+struct Round {
+    /// Topics that were told to be read anew.
+    resynced: HashSet<Topic>,
+    /// Why an event waits that could not be settled.
+    fault: Option<Fault>,
+}
+
 /// How far a relay is in one epoch.
 struct Place {
     epoch: String,
     shards: Vec<Shard>,
+    /// Events, each of a shard, whose rows are not there yet.
+    waiting: HashMap<EventId, (usize, Event)>,
 }
 
 /// How far it is in one shard; times in Unix milliseconds.
@@ -223,7 +276,18 @@ impl Place {
             let settled = done.saturating_sub(LOOK_BACK + LOOK_BACK_EVERY).max(floor);
             Shard { done, settled, look_back_at: now, told: HashMap::new() }
         };
-        Self { epoch, shards: (0..shards).map(shard).collect() }
+        Self { epoch, shards: (0..shards).map(shard).collect(), waiting: HashMap::new() }
+    }
+
+    /// By shard, up to when all is in the log. Who begins there finds what is waiting now.
+    fn done(&self) -> HashMap<u16, u64> {
+        let mut done: HashMap<_, _> = (0..).zip(&self.shards).map(|(index, shard)| (index, shard.done)).collect();
+        for (index, event) in self.waiting.values() {
+            if let (Some(done), Some(micros)) = (done.get_mut(&(*index as u16)), event.id.micros()) {
+                *done = (micros / 1_000).min(*done);
+            }
+        }
+        done
     }
 }
 

@@ -296,15 +296,12 @@ impl Cache {
             if channel.guild_id != guild || self.graves.get(&id).is_some_and(|(rev, _)| *rev >= channel.rev) {
                 continue;
             }
-            match list.rows.get_mut(&id) {
-                Some(held) if channel.rev > held.rev => *held = channel,
-                Some(held) => {
-                    held.last_message_id = latest(held.last_message_id, channel.last_message_id);
-                    continue;
-                }
-                None => drop(list.rows.insert(id, channel)),
-            }
-            differs = true;
+            let held = list.rows.get(&id);
+            let last_message_id = latest(held.and_then(|held| held.last_message_id), channel.last_message_id);
+            let is_known = held.is_some_and(|held| held.rev >= channel.rev);
+            let row = held.filter(|_| is_known).cloned().unwrap_or(channel);
+            list.rows.insert(id, Channel { last_message_id, ..row });
+            differs |= !is_known;
         }
         let mut changes: Vec<_> = gone.into_iter().filter_map(|channel| self.clear(channel)).collect();
         if differs {
@@ -334,7 +331,9 @@ impl Cache {
         if let Some(told) = &mut list.told {
             told.insert(id);
         }
-        list.rows.insert(id, channel);
+        let known = list.rows.get(&id).and_then(|held| held.last_message_id);
+        let last_message_id = latest(known, channel.last_message_id);
+        list.rows.insert(id, Channel { last_message_id, ..channel });
         vec![Change::Channels(guild)]
     }
 
@@ -453,5 +452,188 @@ impl Cache {
         }
         changes.push(Change::Activity { channel, message: message_id, author });
         changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiscord_core::{Timestamp, model::Member};
+
+    use super::*;
+    use crate::timeline::tests::{channel as channel_id, message, message_id};
+
+    const EVE: &str = "c00c0580-e748-11f1-8000-010000000000";
+
+    fn guild(number: u32, rev: Rev) -> Guild {
+        let guild_id = format!("{number:08x}-e747-11f1-8000-010000000000").parse().unwrap();
+        Guild {
+            guild_id,
+            name: format!("{number}@{rev}"),
+            created_at: Timestamp::from_ms(0),
+            rev,
+            owner_id: None,
+            visibility: None,
+        }
+    }
+
+    fn channel(number: u32, rev: Rev) -> Channel {
+        let (channel_id, guild_id) = (channel_id(number), guild(1, 0).guild_id);
+        let (name, created_at) = (format!("{number}@{rev}"), Timestamp::from_ms(0));
+        Channel { channel_id, guild_id, name, created_at, rev, last_message_id: None }
+    }
+
+    fn removal(number: u32, rev: Rev) -> Event {
+        Event::ChannelDelete(ChannelDelete { channel_id: channel_id(number), guild_id: guild(1, 0).guild_id, rev })
+    }
+
+    fn guilds(cache: &Cache) -> Vec<String> {
+        cache.guilds().into_iter().map(|guild| guild.name).collect()
+    }
+
+    fn channels(cache: &Cache) -> Vec<String> {
+        cache.channels(guild(1, 0).guild_id).unwrap_or_default().into_iter().map(|channel| channel.name).collect()
+    }
+
+    /// A cache that knows guild 1 and these channels.
+    fn with(rows: &[Channel]) -> Cache {
+        let mut cache = Cache::default();
+        cache.put_guild(guild(1, 1), rows.to_vec());
+        cache
+    }
+
+    #[test]
+    fn the_higher_rev_holds_whatever_comes_first() {
+        let now = Instant::now();
+        let mut cache = with(&[channel(1, 5), channel(2, 5)]);
+        for (event, want) in [
+            (Event::ChannelCreate(channel(1, 4)), ["1@5", "2@5"].as_slice()),
+            (Event::ChannelCreate(channel(1, 7)), &["1@7", "2@5"]),
+            (removal(1, 6), &["1@7", "2@5"]),
+            (removal(2, 6), &["1@7"]),
+            (Event::ChannelCreate(channel(2, 6)), &["1@7"]),
+            (Event::ChannelCreate(channel(2, 7)), &["1@7", "2@7"]),
+            // One that was not known yet leaves its rev as well.
+            (removal(3, 9), &["1@7", "2@7"]),
+            (Event::ChannelCreate(channel(3, 8)), &["1@7", "2@7"]),
+        ] {
+            cache.apply(&event, now);
+            assert_eq!(channels(&cache), want, "{event:?}");
+        }
+        cache.begin_channels(guild(1, 0).guild_id);
+        cache.read_channels(guild(1, 0).guild_id, vec![channel(1, 6), channel(2, 8), channel(3, 8)]);
+        assert_eq!(channels(&cache), ["1@7", "2@8"]);
+    }
+
+    #[test]
+    fn removals_are_remembered_for_a_while_and_not_without_end() {
+        let now = Instant::now();
+        let mut cache = with(&[]);
+        for number in 0..2 * GRAVES as u32 {
+            cache.apply(&removal(number, 9), now);
+        }
+        assert_eq!(cache.graves.len(), GRAVES);
+        cache.apply(&removal(u32::MAX, 9), now + GRAVE);
+        assert_eq!(cache.graves.len(), 1);
+    }
+
+    #[test]
+    fn a_list_of_guilds_that_was_read_late_undoes_nothing() {
+        let now = Instant::now();
+        let mut cache = Cache::default();
+        cache.put_guild(guild(1, 1), Vec::new());
+        cache.put_guild(guild(2, 1), Vec::new());
+        cache.begin_guilds();
+        // Meanwhile one is left, one is joined, and one that is only in the list was left and joined before.
+        cache.drop_guild(guild(1, 0).guild_id);
+        cache.apply(&Event::GuildCreate(GuildCreate { guild: guild(3, 1), channels: Vec::new() }), now);
+        let changes = cache.read_guilds(vec![guild(1, 1), guild(2, 2), guild(4, 1)]);
+        assert!(matches!(changes[..], [Change::Guilds]), "{changes:?}");
+        assert_eq!(guilds(&cache), ["2@2", "3@1", "4@1"]);
+        // And without news meanwhile the list is what there is.
+        cache.begin_guilds();
+        cache.read_guilds(vec![guild(4, 1)]);
+        assert_eq!(guilds(&cache), ["4@1"]);
+        cache.begin_guilds();
+        assert!(cache.read_guilds(vec![guild(4, 1)]).is_empty(), "nothing has changed");
+    }
+
+    #[test]
+    fn what_was_told_while_a_list_was_read_stays() {
+        let (now, id) = (Instant::now(), guild(1, 0).guild_id);
+        let mut cache = with(&[channel(1, 1)]);
+        cache.begin_channels(id);
+        assert_eq!(cache.unread_lists(), [id]);
+        cache.apply(&Event::ChannelCreate(channel(2, 1)), now);
+        // The guild comes once more, with what was there when the gateway loaded it.
+        cache.apply(&Event::GuildCreate(GuildCreate { guild: guild(1, 1), channels: vec![channel(3, 1)] }), now);
+        cache.apply(&Event::ChannelCreate(channel(4, 1)), now);
+        assert_eq!(channels(&cache), ["1@1", "2@1", "3@1", "4@1"]);
+        cache.read_channels(id, vec![]);
+        assert_eq!(channels(&cache), ["2@1", "3@1", "4@1"], "of 1 nothing was told");
+        assert!(cache.unread_lists().is_empty());
+    }
+
+    #[test]
+    fn what_goes_takes_its_messages_along() {
+        let open = || {
+            let mut cache = with(&[channel(1, 1)]);
+            cache.open(channel_id(1));
+            cache.read_newest(channel_id(1), Page { items: vec![message(1), message(2)], next: None });
+            cache
+        };
+        type Step = fn(&mut Cache) -> Vec<Change>;
+        let steps: [(&str, Step); 4] = [
+            ("the channel", |cache| cache.apply(&removal(1, 9), Instant::now())),
+            ("the guild", |cache| cache.drop_guild(guild(1, 0).guild_id)),
+            ("the guild, in a list", |cache| {
+                cache.begin_guilds();
+                cache.read_guilds(Vec::new())
+            }),
+            ("the channel, in a list", |cache| {
+                cache.begin_channels(guild(1, 0).guild_id);
+                cache.read_channels(guild(1, 0).guild_id, Vec::new())
+            }),
+        ];
+        for (name, step) in steps {
+            let mut cache = open();
+            let changes = step(&mut cache);
+            let Some(Change::Messages { splices, has_older: false, .. }) = changes.first() else { panic!("{name}: {changes:?}") };
+            assert!(matches!(&splices[..], [Splice { at: 0, remove: 2, insert }] if insert.is_empty()), "{name}");
+            assert!(cache.timeline(channel_id(1)).unwrap().messages.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_learnt_and_their_number_is_bounded() {
+        let mut cache = Cache::default();
+        let eve: UserId = EVE.parse().unwrap();
+        let joined = Timestamp::from_ms(0);
+        let member = |name: &str| {
+            let username = Some(name.to_owned());
+            Event::MemberAdd(Member { guild_id: guild(1, 0).guild_id, user_id: eve, username, joined_at: joined, rev: 1 })
+        };
+        for name in ["Eve", "Evelyn"] {
+            cache.apply(&member(name), Instant::now());
+            assert_eq!(cache.name(eve), Some(name));
+        }
+        for number in 0..=NAMES {
+            cache.call(format!("{number:08x}-0000-4000-8000-000000000000").parse().unwrap(), "x");
+        }
+        assert!(cache.names.len() <= NAMES);
+    }
+
+    #[test]
+    fn the_newest_message_of_a_channel_is_kept_up() {
+        let mut cache = with(&[channel(1, 1)]);
+        let last = |cache: &Cache| cache.channels(guild(1, 0).guild_id).unwrap()[0].last_message_id;
+        for (number, want) in [(5, 5), (3, 5), (8, 8)] {
+            let changes = cache.apply(&Event::MessageCreate(message(number)), Instant::now());
+            assert!(matches!(changes[..], [Change::Activity { message, .. }] if message == message_id(number)), "{changes:?}");
+            assert_eq!(last(&cache), Some(message_id(want)));
+        }
+        cache.begin_channels(guild(1, 0).guild_id);
+        let read = Channel { last_message_id: Some(message_id(6)), ..channel(1, 2) };
+        cache.read_channels(guild(1, 0).guild_id, vec![read]);
+        assert_eq!(last(&cache), Some(message_id(8)), "also by a list that was read late");
     }
 }

@@ -14,10 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use crate::{
     endpoints::Endpoints,
     error::{Error, Result},
-    event::{Events, Queue, ResumePoint},
+    event::{Events, Feed, Queue, ResumePoint},
     gateway::{Backoff, Command, Gateway, Settings},
     http::{Answer, Http},
     outbox::{Draft, Outbox},
+    resync::Reader,
     sys::{self, Instant},
 };
 
@@ -40,6 +41,7 @@ struct Inner {
     /// One place for each send under way; it is what bounds `commands`.
     places: Arc<Semaphore>,
     events: Queue,
+    reader: Reader,
     ready: watch::Receiver<Ready>,
     send_timeout: Duration,
 }
@@ -68,6 +70,7 @@ pub struct Builder {
     pub(crate) backoff: Backoff,
     sends: usize,
     event_bytes: usize,
+    resync_timeout: Duration,
     resume: Option<ResumePoint>,
 }
 
@@ -86,8 +89,8 @@ impl Builder {
     }
 
     /// Goes on with a session that another run of this program had, of the same user and device
-    /// ([`Events::resume_point`]): what happened since is told first. Where that is not possible, it begins with
-    /// [`Event::Ready`](crate::Event::Ready).
+    /// ([`Events::resume_point`]): what happened since is told first. Where the gateway cannot do that, it begins with
+    /// [`Event::Ready`](crate::Event::Ready), and what was missed is read.
     pub fn resume(mut self, point: ResumePoint) -> Self {
         self.resume = Some(point);
         self
@@ -115,6 +118,13 @@ impl Builder {
     /// How many sends may be under way before [`Error::Busy`]; 1,000 if never set.
     pub fn max_sends(mut self, sends: usize) -> Self {
         self.sends = sends.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How long the server may be out of reach while what was missed is read, before
+    /// [`Event::Resynced`](crate::Event::Resynced) tells that it is missing; 2 minutes if never set.
+    pub fn resync_timeout(mut self, timeout: Duration) -> Self {
+        self.resync_timeout = timeout;
         self
     }
 
@@ -147,6 +157,12 @@ impl Builder {
         if let Some(point) = self.resume.clone() {
             events.begin_at(point);
         }
+        let reader = Reader {
+            http: http.clone(),
+            backoff: self.backoff,
+            patience: self.resync_timeout,
+            messages: self.intents.is_none_or(|intents| intents.contains(Intents::MESSAGES)),
+        };
         let gateway = Gateway {
             transport: http.transport().clone(),
             settings: Settings {
@@ -162,6 +178,7 @@ impl Builder {
             first: Some(first),
             ready: None,
             resume: self.resume,
+            is_live: false,
             outbox: Outbox::default(),
         };
         sys::spawn(gateway.run());
@@ -171,6 +188,7 @@ impl Builder {
             commands: sender,
             places: Arc::new(Semaphore::new(self.sends)),
             events,
+            reader,
             ready,
             send_timeout: self.send_timeout,
         };
@@ -200,6 +218,7 @@ impl Client {
             backoff: Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) },
             sends: SENDS,
             event_bytes: EVENT_BYTES,
+            resync_timeout: Duration::from_secs(120),
             resume: None,
         }
     }
@@ -212,6 +231,11 @@ impl Client {
     /// then. A program that never calls this gets no events kept beyond the first
     /// 1 MiB, and none once its stream is dropped.
     pub fn events(&self) -> Events {
+        Events::new(self.feed(), self.inner.reader.clone())
+    }
+
+    /// The same with the gaps left open.
+    pub(crate) fn feed(&self) -> Feed {
         self.inner.events.listen()
     }
 

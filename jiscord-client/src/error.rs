@@ -50,6 +50,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the same may be answered a moment later.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                [Code::RATE_LIMITED, Code::BUSY, Code::UNAVAILABLE, Code::TIMEOUT, Code::INTERNAL].contains(&refusal.code)
+            }
+            Self::Unreachable(_) | Self::Protocol(_) => true,
+            _ => false,
+        }
+    }
+
     /// The same for another one who waits; what happened underneath becomes its text.
     pub(crate) fn echo(&self) -> Self {
         match self {

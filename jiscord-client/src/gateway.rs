@@ -8,7 +8,6 @@
 //! Whatever it waits for, it takes commands and keeps their deadlines meanwhile.
 
 use std::{
-    collections::BTreeSet,
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
@@ -16,7 +15,7 @@ use std::{
 };
 
 use jiscord_core::{
-    ChannelId, ClientFrame, Code, Placed, Position, ServerFrame, SessionId,
+    ChannelId, ClientFrame, Code, Placed, Position, ServerFrame,
     frame::{CloseCode, FrameError, Hello, Identify, Intents, Ready, Resume, TypingStart},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -27,16 +26,13 @@ use tokio::{
 
 use crate::{
     error::{Error, Result, Source},
-    event::{Event, Queue, ResumePoint},
+    event::{Event, Item, Queue, ResumePoint, Told},
     outbox::{Draft, Outbox},
+    place::Place,
+    resync::Gap,
     sys::{self, Incoming, Instant, Reader, Transport, Url, Writer},
 };
 
-/// A session is resumed from so many microseconds before the last event, so that one that was lost just before the cut is told
-/// too. What was told already is told once.
-const OVERLAP: u64 = 5_000_000;
-/// How many positions are remembered for that.
-const REMEMBERED: usize = 65_536;
 /// How long closing may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A session that lived so long was a good one: the next wait is short again.
@@ -108,69 +104,6 @@ impl Cut {
     }
 }
 
-/// Where this client is in the log.
-#[derive(Default)]
-struct Place {
-    epoch: String,
-    /// Everything up to here was told.
-    p: Position,
-    /// The session that can be resumed from here.
-    session: Option<SessionId>,
-    /// The positions of all events above `floor` that were told.
-    recent: BTreeSet<Position>,
-    floor: Position,
-}
-
-impl Place {
-    /// Where a session was that another process had.
-    fn of(point: &ResumePoint) -> Self {
-        let ResumePoint { ready, after } = point;
-        let (epoch, session) = (ready.epoch.clone(), Some(ready.session_id));
-        Self { epoch, p: *after, session, recent: BTreeSet::new(), floor: *after }
-    }
-
-    /// From where a session can be resumed.
-    fn resume(&self) -> Option<(SessionId, Position)> {
-        Some((self.session?, Position(self.p.0.saturating_sub(OVERLAP)).max(self.floor)))
-    }
-
-    /// Whether an event was told before.
-    fn knows(&self, frame: &Placed) -> bool {
-        let Some(p) = frame.p else { return false };
-        let event = !matches!(
-            frame.frame,
-            ServerFrame::Ready(_) | ServerFrame::Resumed(_) | ServerFrame::Resync(_) | ServerFrame::HeartbeatAck(())
-        );
-        event && (p <= self.floor || self.recent.contains(&p))
-    }
-
-    /// Keeps up with a frame that was told.
-    fn pass(&mut self, frame: &Placed) {
-        let Some(p) = frame.p else { return };
-        match &frame.frame {
-            ServerFrame::Ready(ready) => self.begin(&ready.epoch, p, Some(ready.session_id)),
-            ServerFrame::Resync(resync) if resync.epoch != self.epoch => {
-                let session = self.session;
-                self.begin(&resync.epoch, p, session);
-            }
-            // They say up to where everything was told.
-            ServerFrame::Resync(_) | ServerFrame::Resumed(_) | ServerFrame::HeartbeatAck(()) => self.p = self.p.max(p),
-            _ => {
-                self.p = self.p.max(p);
-                self.recent.insert(p);
-                let old = Position(self.p.0.saturating_sub(OVERLAP));
-                while self.recent.len() > REMEMBERED || self.recent.first().is_some_and(|first| *first <= old) {
-                    self.floor = self.recent.pop_first().unwrap_or_default().max(self.floor);
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, epoch: &str, p: Position, session: Option<SessionId>) {
-        *self = Self { epoch: epoch.to_owned(), p, session, recent: BTreeSet::new(), floor: p };
-    }
-}
-
 /// The beats of one connection.
 struct Heart {
     interval: Duration,
@@ -230,6 +163,8 @@ pub(crate) struct Gateway {
     pub(crate) ready: Option<watch::Sender<Ready>>,
     /// Where another process had a session that is to go on.
     pub(crate) resume: Option<ResumePoint>,
+    /// The session is there. What is told before it goes on was told again.
+    pub(crate) is_live: bool,
     pub(crate) outbox: Outbox,
 }
 
@@ -257,7 +192,7 @@ impl Gateway {
     /// Returns why it stays no longer.
     async fn stay(&mut self) -> Error {
         let mut tries = 0;
-        let mut place = self.resume.as_ref().map(Place::of).unwrap_or_default();
+        let mut place = self.resume.as_ref().map(|point| point.place.clone()).unwrap_or_default();
         loop {
             let began = Instant::now();
             let Err(cut) = self.session(&mut place).await;
@@ -325,6 +260,7 @@ impl Gateway {
         place: &mut Place,
     ) -> Result<Infallible, Cut> {
         let mut heart = Heart::new(interval);
+        self.is_live = false;
         // Until then READY or RESUMED has to come, and nothing but the heartbeat is said.
         let mut opening = Some(until);
         loop {
@@ -381,14 +317,21 @@ impl Gateway {
                 tracing::debug!(op, "skipped an event from a newer server");
                 return Ok(false);
             }
-            Err(error) => return self.tell(Err(Error::Protocol(error.into())), None, text.len()).map(|()| false),
+            Err(error) => return self.tell(Err(Error::Protocol(error.into())).into(), None, text.len()).map(|()| false),
         };
         if place.knows(&frame) {
             return Ok(false);
         }
         let begins = matches!(frame.frame, ServerFrame::Ready(_) | ServerFrame::Resumed(_));
+        self.is_live |= begins;
         match &frame.frame {
-            ServerFrame::HeartbeatAck(()) => heart.acknowledged(),
+            ServerFrame::HeartbeatAck(()) => {
+                heart.acknowledged();
+                if !self.is_live {
+                    return Ok(false);
+                }
+                frame.p.into_iter().for_each(|p| self.events.reach(p));
+            }
             ServerFrame::MessageAck(ack) => self.outbox.acknowledge(ack.clone()),
             ServerFrame::Error(error) if place.session.is_none() => tracing::debug!(%error.message, "no session"),
             ServerFrame::Error(error) => {
@@ -396,7 +339,7 @@ impl Gateway {
                     if heart.owed && error.code == Code::RATE_LIMITED && error.nonce.is_none() {
                         heart.put_off(error.retry_after.map_or(heart.interval / 4, Duration::from_millis));
                     }
-                    self.tell(Ok(Event::CommandFailed(error)), None, text.len())?;
+                    self.tell(Ok(Event::CommandFailed(error)).into(), None, text.len())?;
                 }
             }
             ServerFrame::Reconnect(reconnect) => {
@@ -405,19 +348,28 @@ impl Gateway {
             ServerFrame::InvalidSession(()) => tracing::debug!("the session is over; the close code will say why"),
             ServerFrame::Ready(ready) => {
                 tracing::debug!(session = %ready.session_id, "gateway session is ready");
+                // What happened since another session was cut off is not told by this one.
+                let is_first = self.ready.is_none() && self.resume.take().is_none();
                 self.is_ready(ready.clone());
-                self.tell(Ok(Event::Ready(ready.clone())), frame.p, text.len())?;
+                let told = match is_first {
+                    true => Ok(Event::Ready(ready.clone())).into(),
+                    false => Gap::Ready(ready.clone()).into(),
+                };
+                self.tell(told, frame.p, text.len())?;
+            }
+            ServerFrame::Resync(resync) => {
+                self.tell(Gap::Resync(resync.clone()).into(), frame.p, text.len())?;
             }
             ServerFrame::Resumed(resumed) => {
                 tracing::debug!(replayed = resumed.replayed, "gateway session is resumed");
                 if let Some(point) = self.resume.take() {
                     self.is_ready(point.ready);
                 }
-                self.tell(Ok(Event::Resumed), frame.p, text.len())?;
+                self.tell(Ok(Event::Resumed).into(), frame.p, text.len())?;
             }
             other => {
                 if let Some(event) = Event::from_frame(other.clone()) {
-                    self.tell(Ok(event), frame.p, text.len())?;
+                    self.tell(Ok(event).into(), frame.p, text.len())?;
                 }
             }
         }
@@ -435,8 +387,8 @@ impl Gateway {
         }
     }
 
-    fn tell(&self, event: Result<Event>, p: Option<Position>, bytes: usize) -> Result<(), Cut> {
-        match self.events.push_at(event, p, bytes) {
+    fn tell(&self, told: Told, p: Option<Position>, bytes: usize) -> Result<(), Cut> {
+        match self.events.push_at(Item { told, p, is_replayed: !self.is_live, bytes }) {
             true => Ok(()),
             false => Err(Cut::lost("the program does not read its events")),
         }
@@ -561,50 +513,5 @@ mod tests {
             assert!(matches!(Cut::closed(code), Cut::Lost(..)), "{code:?}");
         }
         assert!(matches!(Cut::closed(Some(4012)), Cut::Anew));
-    }
-
-    fn event(p: u64) -> Placed {
-        let text = format!(r#"{{"op":"GUILD_DELETE","d":{{"guildId":"0f8fad5b-d9cb-469f-a165-70867728950e","rev":1}},"p":{p}}}"#);
-        Placed::read(&text).unwrap()
-    }
-
-    fn resync(epoch: &str, p: u64) -> Placed {
-        Placed::read(&format!(r#"{{"op":"RESYNC","d":{{"topics":null,"epoch":"{epoch}"}},"p":{p}}}"#)).unwrap()
-    }
-
-    #[test]
-    fn a_session_is_resumed_a_little_before_its_place_and_what_is_known_is_left_out() {
-        const SECOND: u64 = 1_000_000;
-        let mut place = Place { session: Some("0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap()), ..Place::default() };
-        place.pass(&resync("e", 100 * SECOND));
-        assert_eq!(place.resume().unwrap().1.0, 100 * SECOND, "never before it began");
-        for p in [101, 103, 104] {
-            assert!(!place.knows(&event(p * SECOND)));
-            place.pass(&event(p * SECOND));
-        }
-        assert_eq!(place.resume().unwrap().1.0, 100 * SECOND);
-        for (p, known) in [(99, true), (100, true), (101, true), (102, false), (103, true), (104, true), (105, false)] {
-            assert_eq!(place.knows(&event(p * SECOND)), known, "{p}");
-        }
-        // What only says how far it is does not count as seen.
-        place.pass(&Placed::read(&format!(r#"{{"op":"HEARTBEAT_ACK","d":null,"p":{}}}"#, 107 * SECOND)).unwrap());
-        assert_eq!(place.resume().unwrap().1.0, 102 * SECOND);
-        assert!(!place.knows(&event(106 * SECOND)));
-        place.pass(&event(108 * SECOND));
-        assert_eq!(place.resume().unwrap().1.0, 103 * SECOND);
-        assert!(place.knows(&event(102 * SECOND)), "too old to be told apart, and before what is asked for");
-        // Another log.
-        place.pass(&resync("f", 50 * SECOND));
-        assert_eq!((place.resume().unwrap().1.0, &*place.epoch), (50 * SECOND, "f"));
-        assert!(!place.knows(&event(51 * SECOND)));
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut place = Place::default();
-        for p in 1..=REMEMBERED as u64 + 10 {
-            place.pass(&event(p));
-        }
-        assert_eq!((place.recent.len(), place.floor.0), (REMEMBERED, 10));
     }
 }

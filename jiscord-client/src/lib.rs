@@ -6,8 +6,11 @@ mod endpoints;
 mod error;
 mod event;
 mod gateway;
+mod given;
 pub mod http;
 mod outbox;
+mod place;
+mod resync;
 mod sys;
 mod timeline;
 mod view;
@@ -21,6 +24,7 @@ pub use self::{
     error::{Error, Refusal, Result, Source},
     event::{Event, Events, ResumePoint},
     http::Http,
+    resync::{Missing, Resynced},
     timeline::{Splice, Timeline},
     view::{Listener, View},
 };

@@ -16,9 +16,8 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiscord_core::{
-    ChannelId, Code, GuildId, MessageId, UserId,
+    ChannelId, GuildId, MessageId, UserId,
     frame::{MessageAck, SendMessage},
-    id::{Snowflake, Worker},
     model::{Channel, Guild, Message, User},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -31,14 +30,14 @@ use crate::{
     cache::{Cache, Change, Connection},
     client::{Builder, Client},
     error::{Error, Refusal, Result},
-    event::{Event, Events},
+    event::{Event, Feed, Told},
+    given,
     http::{Http, Page},
+    resync::Gap,
     sys::{self, Instant},
     timeline::Timeline,
 };
 
-/// How far before the last known message a channel is read again: ids are made before messages are stored.
-const OVERLAP: Duration = Duration::from_secs(90);
 /// If more pages than this were missed, the channel is shown from its newest page on.
 const PAGES: usize = 10;
 /// The most messages of a page.
@@ -128,6 +127,7 @@ impl View {
             connected,
             is_live: false,
             is_stale: false,
+            waits_until: None,
             queue: VecDeque::new(),
             reads: FuturesUnordered::new(),
             running: Vec::new(),
@@ -307,6 +307,8 @@ struct Driver {
     is_live: bool,
     /// A session that is about to go on has told that what is known may be stale.
     is_stale: bool,
+    /// So many others are to read what is stale that this one waits until then.
+    waits_until: Option<Instant>,
     queue: VecDeque<Read>,
     reads: FuturesUnordered<sys::Work<(u64, Result<Found>)>>,
     /// What is being read, and under which number. What came of a number that is not here any more is too old.
@@ -358,14 +360,14 @@ impl Driver {
     }
 
     /// Tries until there is a session.
-    async fn connect(&mut self) -> Result<(Client, Events), End> {
+    async fn connect(&mut self) -> Result<(Client, Feed), End> {
         let mut tries = 0;
         loop {
             self.tell([Change::Connection(Connection::Connecting)]);
             let connecting = self.builder.clone().connect(self.token.expose_secret().to_owned());
             match self.meanwhile(connecting).await? {
                 Ok(client) => {
-                    let events = client.events();
+                    let events = client.feed();
                     return Ok((client, events));
                 }
                 Err(Error::Unreachable(why)) => {
@@ -381,11 +383,13 @@ impl Driver {
     }
 
     /// Serves a session, and the ones that come after it.
-    async fn live(&mut self, mut events: Events) -> End {
+    async fn live(&mut self, mut events: Feed) -> End {
         let mut trying_at = None;
         loop {
             let now = Instant::now();
             let trying = async { sys::sleep_until(trying_at.unwrap_or(now)).await };
+            let waits_until = self.waits_until;
+            let waiting = async { sys::sleep_until(waits_until.unwrap_or(now)).await };
             let event = select! {
                 event = events.next() => event,
                 command = self.asked.recv() => match self.command(command) {
@@ -400,11 +404,31 @@ impl Driver {
                     self.answered(other);
                     continue;
                 }
+                () = waiting, if self.waits_until.is_some() => {
+                    self.waits_until = None;
+                    self.begin_reads();
+                    continue;
+                }
                 () = trying, if trying_at.is_some() => {
                     trying_at = None;
                     self.tell([Change::Connection(Connection::Connecting)]);
                     continue;
                 }
+            };
+            let event = match event {
+                Some(Told::Event(event)) => Some(event),
+                Some(Told::Gap(gap)) => {
+                    events.close();
+                    match &*gap {
+                        Gap::Ready(ready) => Some(Ok(Event::Ready(ready.clone()))),
+                        Gap::Resync(_) => {
+                            self.waits_until = Some(Instant::now() + gap.wait());
+                            self.read_again(true);
+                            continue;
+                        }
+                    }
+                }
+                None => None,
             };
             match event {
                 Some(Ok(Event::Lost { retry_in })) => {
@@ -424,7 +448,7 @@ impl Driver {
                         // What happened in between was told, and the rest is as it was.
                         Event::Resumed if !self.is_stale => self.read_rest(),
                         Event::Ready(_) => self.read_again(false),
-                        Event::Resumed | Event::Resync(_) => self.read_again(true),
+                        Event::Resumed => self.read_again(true),
                         Event::CommandFailed(error) => {
                             let wait = error.retry_after.map(Duration::from_millis);
                             let refusal = Refusal::new(error.code, error.message, wait);
@@ -455,6 +479,10 @@ impl Driver {
     }
 
     fn command(&mut self, command: Option<Command>) -> Option<End> {
+        if self.waits_until.take().is_some() {
+            // Somebody is there, and looks at it.
+            self.begin_reads();
+        }
         match command {
             None => return Some(End::Dropped),
             Some(Command::End(done)) => return Some(End::Asked(done)),
@@ -592,7 +620,7 @@ impl Driver {
     }
 
     fn begin_reads(&mut self) {
-        while self.running.len() < READS {
+        while self.waits_until.is_none() && self.running.len() < READS {
             // The same is not read twice at a time.
             let next = self.queue.iter().position(|read| self.running.iter().all(|(_, other)| other != read));
             let Some(read) = next.and_then(|next| self.queue.remove(next)) else { return };
@@ -619,7 +647,7 @@ impl Driver {
                 let mut tries = 0;
                 loop {
                     match look(&http, read, last).await {
-                        Err(error) if is_passing(&error) => {
+                        Err(error) if error.is_passing() => {
                             let wait = backoff.wait(tries);
                             tries += 1;
                             tracing::debug!(%error, ?wait, "will be read again");
@@ -696,7 +724,7 @@ async fn look(http: &Http, read: Read, last: Option<MessageId>) -> Result<Found>
         Read::Guilds => http.guilds().await.map(Found::Guilds),
         Read::Channels(guild) => http.channels(guild).await.map(Found::Channels),
         Read::Messages(channel) => {
-            if let Some(after) = last.and_then(before_last)
+            if let Some(after) = last.and_then(|last| last.micros()).map(given::before)
                 && let Some(missed) = missed(http, channel, after).await?
             {
                 return Ok(Found::Missed(missed));
@@ -717,23 +745,6 @@ async fn missed(http: &Http, channel: ChannelId, after: MessageId) -> Result<Opt
     }
     messages.append(&mut page.items);
     Ok(page.next.is_none().then_some(messages))
-}
-
-/// An id that is as much before a message as that message may be late.
-fn before_last(last: MessageId) -> Option<MessageId> {
-    let ms = last.micros()? / 1000;
-    Snowflake::new(ms.checked_sub(OVERLAP.as_millis() as u64)?, 0, Worker::default()).map(MessageId::from)
-}
-
-/// Whether the same may be answered a moment later.
-fn is_passing(error: &Error) -> bool {
-    match error {
-        Error::Refused(refusal) => {
-            [Code::RATE_LIMITED, Code::BUSY, Code::UNAVAILABLE, Code::TIMEOUT, Code::INTERNAL].contains(&refusal.code)
-        }
-        Error::Unreachable(_) | Error::Protocol(_) => true,
-        _ => false,
-    }
 }
 
 fn answer_all<T: Clone>(waiting: Option<Vec<Waiting<T>>>, result: &Result<T>) {

@@ -387,6 +387,10 @@ pub struct Resync {
     pub topics: Option<Vec<Topic>>,
     /// The log as it is now.
     pub epoch: String,
+    /// So many others are told the same that each is to wait a random part of these milliseconds before it reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub spread: Option<u64>,
 }
 
 /// The server is going away.

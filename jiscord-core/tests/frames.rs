@@ -260,7 +260,8 @@ fn server_frames() -> impl Strategy<Value = ServerFrame> {
         Just(ServerFrame::InvalidSession(())),
         any::<u64>().prop_map(|replayed| ServerFrame::Resumed(Resumed { replayed })),
         any::<u64>().prop_map(|retry_after| ServerFrame::Reconnect(Reconnect { retry_after })),
-        (option::of(topics), any::<String>()).prop_map(|(topics, epoch)| ServerFrame::Resync(Resync { topics, epoch })),
+        (option::of(topics), any::<String>(), option::of(any::<u64>()))
+            .prop_map(|(topics, epoch, spread)| ServerFrame::Resync(Resync { topics, epoch, spread })),
         (users, uuids(), vec(guilds(), 0..3), any::<u32>(), any::<String>()).prop_map(
             |(user, session, guilds, protocol, epoch)| {
                 let (user_id, session_id) = (user.user_id, SessionId::new(session));

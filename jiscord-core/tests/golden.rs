@@ -145,7 +145,7 @@ fn server_frames() -> Vec<(&'static str, Placed)> {
         epoch: "9b2c1f04".into(),
     };
     let topics = vec![Topic::Guild(id(GUILD)), Topic::User(id(ADA))];
-    let resync = |topics| Resync(jiscord_core::frame::Resync { topics, epoch: "9b2c1f04".into() });
+    let resync = |topics, spread| Resync(jiscord_core::frame::Resync { topics, epoch: "9b2c1f04".into(), spread });
     let error = ErrorFrame { code: Code::MALFORMED, message: "not a frame".into(), op: None, nonce: None, retry_after: None };
     let command = ErrorFrame {
         code: Code::RATE_LIMITED,
@@ -167,8 +167,8 @@ fn server_frames() -> Vec<(&'static str, Placed)> {
         ("ready", Ready(ready).at(P)),
         ("invalid_session", InvalidSession(()).at(None)),
         ("resumed", Resumed(jiscord_core::frame::Resumed { replayed: 3 }).at(P)),
-        ("resync", resync(Some(topics)).at(P)),
-        ("resync_all", resync(None).at(P)),
+        ("resync", resync(Some(topics), None).at(P)),
+        ("resync_all", resync(None, Some(10_000)).at(P)),
         ("reconnect", Reconnect(jiscord_core::frame::Reconnect { retry_after: 1_500 }).at(None)),
         ("error", Error(error).at(None)),
         ("error_command", Error(command).at(None)),

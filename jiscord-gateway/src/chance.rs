@@ -15,7 +15,6 @@ pub(crate) use {
 pub(crate) use self::seeded::{HashMap, HashSet, rng, watch};
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 pub(crate) mod seeded {
     use std::{
         cell::RefCell,

@@ -46,6 +46,9 @@ use crate::{
 
 /// How long a client is given to answer a close.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// After our own process was halted, its timers may ring before the runtime has heard what came on the sockets meanwhile. So
+/// nobody is closed for silence before it has had the time to.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// When a gateway goes down, its connections are closed over this time, so that their clients do not come back all at once.
 const SPREAD: Duration = Duration::from_secs(1);
 
@@ -116,12 +119,14 @@ impl Client {
     /// The next frame that is within the rate. Whoever says nothing at all for so long is gone.
     async fn hear(&mut self, patience: Duration) -> Result<Result<ClientFrame, FrameError>, Close> {
         loop {
-            // Only between two commands: one that is under way is finished. The socket is asked before the clock, so that a
-            // pause of our own process closes nobody who has written meanwhile.
+            // Only between two commands: one that is under way is finished.
             let said = select! {
                 biased; // however much is said
                 () = self.shutdown.cancelled() => return Err(Some(CloseCode::GoingAway)),
-                said = timeout(patience, self.reader.recv()) => said.map_err(|_| Some(CloseCode::TimedOut))??,
+                said = timeout(patience, self.reader.recv()) => match said {
+                    Ok(said) => said?,
+                    Err(_) => timeout(SECOND_LOOK, self.reader.recv()).await.map_err(|_| Some(CloseCode::TimedOut))??,
+                },
             };
             self.heard.store(self.out.hub.millis(), Ordering::Relaxed);
             let Said::Text(text) = said else { continue };
@@ -295,14 +300,20 @@ impl Active<'_> {
         let unknown = |_| Fault::new(Code::OUTCOME_UNKNOWN, "it may or may not be stored; send it again with the same nonce");
         let sending = hub.backend.send_message(Actor::User(self.seat.user), message);
         let sent = timeout(hub.settings.limits.command, sending).await.map_err(unknown)??;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.after_store", |_| std::process::abort());
         // Stored is accepted: if the bus does not take the events now, they come later.
         if let Err(error) = hub.bus.publish(&sent.events).await {
             tracing::warn!(%error, "a message could not be published yet");
         }
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.after_publish", |_| std::process::abort());
         if let Some(nonce) = nonce {
             let (message_id, channel_id) = (sent.message.message_id, sent.message.channel_id);
             self.client.out.say(ServerFrame::MessageAck(MessageAck { nonce, message_id, channel_id })).await;
         }
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.after_ack", |_| std::process::abort());
         Ok(())
     }
 

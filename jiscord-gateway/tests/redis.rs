@@ -155,6 +155,7 @@ async fn subscribers(server: &Server, topic: Topic) -> u64 {
     answer.1
 }
 
+/// I7.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_heard_once_on_each_of_its_topics() {
     let server = redis!();
@@ -804,6 +805,21 @@ async fn a_claim_is_given_up_when_redis_stays_away() {
     // And works on the same object when it is back.
     server.start();
     claims.claim(user(), None, SessionId::new(Uuid::new_v4()), false).await.unwrap();
+}
+
+/// A relay asks before it looks for rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_is_told_which_events_the_log_has() {
+    let server = redis!();
+    let (redis, mint) = (at(&server), Mint::new());
+    let (publisher, marks) = (RedisPublisher::start(&redis).await.unwrap(), RedisMarks::new(&redis));
+    let events: Vec<_> = (0..4).map(|_| mint.event(&[guild()], "hi")).collect();
+    let ids: Vec<_> = events.iter().map(|event| event.id).collect();
+    assert!(marks.known(&ids).await.unwrap().is_empty());
+    assert!(marks.known(&[]).await.unwrap().is_empty());
+    publisher.publish(&[events[0].clone(), events[2].clone()]).await.unwrap();
+    publisher.flush().await;
+    assert_eq!(marks.known(&ids).await.unwrap(), [ids[0], ids[2]].into());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The tasks behind `./x`.
 
 mod cassandra;
+mod chaos;
 mod debian;
 mod examples;
 mod redis;
@@ -33,6 +34,8 @@ Jiscord's tasks.
   ./x web             build the web app into apps/web/dist
   ./x wasm            build the Rust SDK as the web app loads it
   ./x bench fanout    deliveries per second of server CPU, beside a minimal program (release build)
+  ./x chaos [ARGS]    kills, halts, cuts and overloads a running Jiscord, and counts what became of every message:
+                      ./x chaos --shape one|services --minutes N --faults N --seed S
   ./x help            this
 ";
 
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         "web" => done_or_said(web::build()),
         "wasm" => done_or_said(wasm::build()),
         "bench" => bench(args),
+        "chaos" => chaos::run(args),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             ExitCode::SUCCESS

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     cargo,
     cassandra::Cassandra,
-    examples, redis,
+    chaos, examples, redis,
     report::{Outcome, Report, Stop, done, failed, works},
     wasm, web, websocket,
 };
@@ -39,6 +39,11 @@ pub(crate) fn run() -> ExitCode {
         });
         // All targets in one graph, so that programs, tests and examples share what they are built of.
         report.step("build", || done(cargo().args(["build", "--workspace", "--all-targets"])));
+        let mut programs = None;
+        report.step("build with failpoints", || {
+            programs = Some(chaos::programs(&workspace)?);
+            Ok(())
+        });
         let mut database = None;
         report.step("Redis and Cassandra", || {
             redis::install()?;
@@ -46,7 +51,13 @@ pub(crate) fn run() -> ExitCode {
             Ok(())
         });
         let address = database.as_ref().map(|database| database.address.as_str());
-        report.step("tests", || done(tests(address).args(["--no-fail-fast"])));
+        report.step("tests", || {
+            let mut tests = tests(address);
+            if let Some(programs) = &programs {
+                tests.env(chaos::FOLDER, programs);
+            }
+            done(tests.args(["--no-fail-fast"]))
+        });
         // The same programs and the same tests, against the other set-up.
         report.step("end to end on services", || match address {
             Some(_) => done(tests(address).args(["--no-fail-fast", "--test", "all"]).env("JISCORD_E2E", "services")),

@@ -3,6 +3,8 @@ import { expect, test } from "./test";
 const COUNT = 500;
 
 test("500 messages of history load on scrolling up, without a jump", async ({ person, api, place }) => {
+  // Some 700 steps of a wheel, each drawn twice, without a graphics card.
+  test.setTimeout(240_000);
   const ada = await person("Ada");
   const { channelId, path } = await place(ada.account);
   const actor = api.behalf(ada.account.userId);
@@ -28,7 +30,7 @@ test("500 messages of history load on scrolling up, without a jump", async ({ pe
       for (const { name } of rows) seen.add(name);
       return rows.find(({ top }) => top > 40 && top < box.height);
     };
-    const until = performance.now() + 40_000;
+    const until = performance.now() + 120_000;
     while (!list.querySelector(".beginning") || list.scrollTop > 0) {
       if (performance.now() > until) break;
       const before = look();

@@ -68,7 +68,11 @@ settings! {
     scylla_user: String = "SCYLLA_USER", "cassandra", Word(128);
     /// The password of the database's user. Without one nobody logs in there.
     scylla_password: Option<SecretString> = "SCYLLA_PASSWORD", "", Optional(Password);
-    /// Redis 6.2 or newer with maxmemory-policy noeviction. It may have a password in it, so it is never printed.
+    /// Whether TLS is spoken to the database. The nodes' certificates must name the addresses by which they are reached, and be
+    /// vouched for by the system's certificates, or those that SSL_CERT_FILE names.
+    scylla_tls: bool = "SCYLLA_TLS", "false", OneOf(&[("false", false), ("true", true)]);
+    /// Redis 6.2 or newer with maxmemory-policy noeviction; rediss:// speaks TLS to it, trusting as SCYLLA_TLS does. It may have a
+    /// password in it, so it is never printed.
     redis_url: SecretString = "REDIS_URL", "redis://127.0.0.1:6379", RedisAddress;
     /// Where data-service is. Without it: http://127.0.0.1:3001.
     data_service_url: Option<String> = "DATA_SERVICE_URL", "", Optional(ServiceAddress);
@@ -557,7 +561,7 @@ fn service_address(text: &str) -> Option<String> {
 fn redis_address(text: &str) -> Option<SecretString> {
     let url = Url::parse(text).ok()?;
     let there = match url.scheme() {
-        "redis" => url.host_str().is_some_and(|host| !host.is_empty()) && url.port() != Some(0),
+        "redis" | "rediss" => url.host_str().is_some_and(|host| !host.is_empty()) && url.port() != Some(0),
         "unix" => url.path().len() > 1,
         _ => false,
     };
@@ -680,7 +684,7 @@ mod tests {
                 assert!(!lines.concat().contains(secret), "{lines:?}");
             }
         }
-        let redis = read(&[("REDIS_URL", "rediss://:hunter2@localhost")]).unwrap_err();
+        let redis = read(&[("REDIS_URL", "http://:hunter2@localhost")]).unwrap_err();
         assert!(redis[0].starts_with("REDIS_URL") && !redis[0].contains("hunter2"), "{redis:?}");
         let good = read(&[("REDIS_URL", "redis://:hunter2@localhost:7000/1")]).unwrap();
         assert!(!format!("{good:?}").contains("hunter2"));

@@ -12,6 +12,9 @@ pub fn harden() {
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "core dumps could not be turned off");
     }
+    // For as long as the process runs.
+    #[cfg(feature = "failpoints")]
+    std::mem::forget(fail::FailScenario::setup());
 }
 
 /// Raises the limit of open files as far as it goes, and says how many there may be now; `None`: any number.

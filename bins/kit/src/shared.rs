@@ -12,6 +12,7 @@ use jiscord_core::{
 };
 use jiscord_gateway::redis::{Error, Redis, RedisClock, RedisMarks, RedisPublisher};
 use jiscord_store::scylla::{ClockCheck, OpenError, Options, ScyllaStore};
+use rustls::{ClientConfig, RootCertStore};
 use secrecy::ExposeSecret;
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -25,8 +26,27 @@ const RELAYED: usize = 1_024;
 
 /// The configured Redis. Nothing is connected yet.
 pub fn redis(config: &Config) -> Result<Redis, Refused> {
+    // What the address leads to asks the process for it. Only the first call has an effect, and all are alike.
+    _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let redis = Redis::new(config.redis_url.expose_secret()).map_err(unfit)?;
     Ok(redis.queue(config.limit_event_queue))
+}
+
+/// TLS that trusts the system's certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR.
+fn tls() -> Result<Arc<ClientConfig>, Refused> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (good, _) = roots.add_parsable_certificates(found.certs);
+    if good == 0 {
+        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(Refused::because(format!(
+            "SCYLLA_TLS: no certificates to trust were found{why}; install ca-certificates, or name a file of them in SSL_CERT_FILE"
+        )));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = versions.map_err(|error| Refused::because(format!("SCYLLA_TLS: {error}")))?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// What to do about a Redis that cannot be used, for whoever started the program.
@@ -61,9 +81,16 @@ pub async fn database(config: &Config, redis: &Redis, stop: &CancellationToken) 
     if let Some(password) = &config.scylla_password {
         options = options.credentials(&config.scylla_user, password.expose_secret());
     }
+    if config.scylla_tls {
+        options = options.tls(tls()?);
+    }
     if let Some(dc) = &config.scylla_local_dc {
         options = options.local_dc(dc);
     }
+    #[cfg(feature = "failpoints")]
+    fail::eval("store.acknowledge_within", |ms| ms.and_then(|ms| ms.parse().ok())).flatten().into_iter().for_each(|ms| {
+        options = options.clone().acknowledge_within(Duration::from_millis(ms));
+    });
     let mut waiting = false;
     loop {
         let open = ScyllaStore::open(options.clone());

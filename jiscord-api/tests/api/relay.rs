@@ -13,7 +13,7 @@ use jiscord_core::{
     event::Publish,
     fault::Result,
     id::Worker,
-    journal::{Journal, Marked, Marks},
+    journal::{Journal, Marked, Marks, Standing},
     mint::{IdSource, Minter},
     time::Clock,
 };
@@ -42,6 +42,10 @@ struct Rows {
     rows: Vec<(u64, Event)>,
     reads: Vec<Range<u64>>,
     broken: HashMap<u16, Code>,
+    /// Of events whose rows are not simply there.
+    standings: HashMap<EventId, Result<Standing, Code>>,
+    /// How often each event's row was asked for.
+    settled: HashMap<EventId, usize>,
 }
 
 /// The log: what it holds in this epoch, the ids that it knows, and the marks.
@@ -109,6 +113,14 @@ impl World {
         self.log.lock().unwrap().entries.iter().map(|event| event.id).collect()
     }
 
+    fn stands(&self, event: &Event, standing: Result<Standing, Code>) {
+        self.rows.lock().unwrap().standings.insert(event.id, standing);
+    }
+
+    fn settled(&self, event: &Event) -> usize {
+        self.rows.lock().unwrap().settled.get(&event.id).copied().unwrap_or_default()
+    }
+
     fn asked(&self, event: &Event) -> usize {
         self.log.lock().unwrap().asked.get(&event.id).copied().unwrap_or_default()
     }
@@ -159,6 +171,12 @@ impl Journal for World {
         };
         Ok(rows.rows.iter().filter(there).map(|(_, event)| event.clone()).collect())
     }
+
+    async fn settle(&self, event: &Event) -> Result<Standing> {
+        let mut rows = self.rows.lock().unwrap();
+        *rows.settled.entry(event.id).or_default() += 1;
+        rows.standings.get(&event.id).cloned().unwrap_or(Ok(Standing::Stays)).map_err(|code| Fault::new(code, "broken"))
+    }
 }
 
 #[async_trait::async_trait]
@@ -201,6 +219,16 @@ impl Marks for World {
         Ok(Marked::new(log.epoch.to_string(), log.begun, log.marks.clone()))
     }
 
+    async fn known(&self, ids: &[EventId]) -> Result<HashSet<EventId>> {
+        let now = self.now();
+        let log = self.log.lock().unwrap();
+        if log.away {
+            return Err(away());
+        }
+        let known = |id: &&EventId| log.known.get(id).is_some_and(|at| now - at < 10 * MINUTE);
+        Ok(ids.iter().filter(known).copied().collect())
+    }
+
     async fn mark(&self, epoch: &str, done: &HashMap<u16, u64>) -> Result<()> {
         let mut log = self.log.lock().unwrap();
         if log.away {
@@ -235,6 +263,7 @@ fn ids(events: &[Event]) -> Vec<EventId> {
     events.iter().map(|event| event.id).collect()
 }
 
+/// I6.
 #[tokio::test(start_paused = true)]
 async fn what_was_left_behind_is_told_within_ten_seconds_in_its_order_and_once() {
     let world = World::new();
@@ -252,6 +281,7 @@ async fn what_was_left_behind_is_told_within_ten_seconds_in_its_order_and_once()
     assert!(!relay.is_finished());
 }
 
+/// I7: by two relays and its writer.
 #[tokio::test(start_paused = true)]
 async fn what_its_writer_published_is_told_once() {
     let world = World::new();
@@ -268,6 +298,86 @@ async fn what_its_writer_published_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_what_was_left_behind_is_asked_for() {
+    let world = World::new();
+    world.relay();
+    let events = some(&world).await;
+    world.publish(&events[..8]).await.unwrap();
+    wait(5 * MINUTE).await;
+    assert!(events[..8].iter().all(|event| (world.settled(event), world.asked(event)) == (0, 1)));
+    assert!(events[8..].iter().all(|event| (world.settled(event), world.asked(event)) == (1, 1)));
+}
+
+/// I6.
+#[tokio::test(start_paused = true)]
+async fn what_has_no_row_yet_waits_and_holds_up_no_other() {
+    for standing in [Ok(Standing::NotYet), Err(Code::UNAVAILABLE)] {
+        let world = World::new();
+        let relay = world.relay();
+        let late = [world.store(), world.store()];
+        late.iter().for_each(|event| world.stands(event, standing.clone()));
+        wait(1).await;
+        let events = some(&world).await;
+        wait(10 * SECOND).await;
+        assert_eq!(world.told(), ids(&events));
+        // For longer than the journal is read again, also by a relay that begins then.
+        wait(4 * MINUTE).await;
+        assert_eq!(world.told(), ids(&events));
+        relay.abort();
+        world.relay();
+        world.stands(&late[1], Ok(Standing::Stays));
+        wait(2 * SECOND).await;
+        assert_eq!(world.told()[events.len()..], [late[1].id]);
+        world.stands(&late[0], Ok(Standing::Stays));
+        wait(2 * SECOND).await;
+        assert_eq!(world.told()[events.len()..], [late[1].id, late[0].id]);
+        wait(5 * MINUTE).await;
+        assert_eq!(world.told().len(), events.len() + 2, "once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_are_read_while_too_many_wait() {
+    let world = World::new();
+    world.relay();
+    let late: Vec<_> = (0..4_096).map(|_| world.store()).collect();
+    late.iter().for_each(|event| world.stands(event, Ok(Standing::NotYet)));
+    wait(10 * SECOND).await;
+    let events = some(&world).await;
+    wait(20 * SECOND).await;
+    assert!(world.told().is_empty());
+    assert!(events.iter().all(|event| world.settled(event) == 0));
+    world.stands(&late[7], Ok(Standing::Stays));
+    wait(2 * SECOND).await;
+    assert_eq!(world.told(), [vec![late[7].id], ids(&events)].concat());
+}
+
+/// I6, for what is not stored.
+#[tokio::test(start_paused = true)]
+async fn what_never_gets_its_row_is_not_told() {
+    for standing in [Ok(Standing::Gone), Err(Code::INTERNAL)] {
+        let world = World::new();
+        world.relay();
+        let gone = world.store();
+        world.stands(&gone, standing);
+        let waits = world.store();
+        world.stands(&waits, Ok(Standing::NotYet));
+        wait(1).await;
+        let events = some(&world).await;
+        wait(8 * MINUTE).await;
+        assert_eq!(world.told(), ids(&events));
+        assert_eq!((world.settled(&gone), world.asked(&gone)), (1, 0));
+        // As old as that, it may have been told and forgotten.
+        wait(2 * MINUTE).await;
+        let last = world.log.lock().unwrap().entries.last().cloned().unwrap();
+        assert_eq!((&*last.op, last.topics), ("RESYNC", waits.topics.clone()));
+        wait(5 * MINUTE).await;
+        assert_eq!((world.told().len(), world.asked(&waits)), (events.len() + 1, 0), "once");
+    }
+}
+
+/// I6.
+#[tokio::test(start_paused = true)]
 async fn what_becomes_visible_late_is_told_within_forty_seconds_of_that() {
     let world = World::new();
     world.relay();
@@ -280,6 +390,7 @@ async fn what_becomes_visible_late_is_told_within_forty_seconds_of_that() {
     }
 }
 
+/// I8.
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_is_killed_changes_nothing() {
     let world = World::new();
@@ -352,6 +463,7 @@ async fn what_is_too_old_is_not_told_but_its_topics_are() {
     assert_eq!(world.told().len(), 1 + old.len() + young.len(), "told once");
 }
 
+/// I6, by epoch.
 #[tokio::test(start_paused = true)]
 async fn in_a_new_epoch_what_was_just_written_is_told_again_and_nothing_older() {
     let world = World::new();
@@ -369,6 +481,7 @@ async fn in_a_new_epoch_what_was_just_written_is_told_again_and_nothing_older() 
     assert!(near.iter().chain(&after).all(|event| world.asked(event) == 1));
 }
 
+/// I6.
 #[tokio::test(start_paused = true)]
 async fn while_the_log_is_away_nothing_is_forgotten() {
     let world = World::new();

@@ -1,5 +1,7 @@
 //! A gateway that does what the test says, on a port of its own.
 
+pub(crate) mod api;
+
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
@@ -56,6 +58,8 @@ pub(crate) fn message(number: u32, content: &str) -> ServerFrame {
 pub(crate) struct Server {
     listener: TcpListener,
     pub(crate) url: String,
+    pub(crate) api: api::Api,
+    api_url: String,
 }
 
 impl Server {
@@ -66,12 +70,17 @@ impl Server {
     pub(crate) async fn start_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        Self { listener, url }
+        let (api, api_url) = api::Api::start().await;
+        Self { listener, url, api, api_url }
+    }
+
+    pub(crate) fn endpoints(&self) -> Endpoints {
+        Endpoints::services(&self.api_url, &self.api_url, &self.url).unwrap()
     }
 
     /// A client that comes back quickly.
     pub(crate) fn builder(&self) -> Builder {
-        Client::builder(Endpoints::at(&self.url).unwrap()).backoff(Duration::from_millis(2), Duration::from_millis(20))
+        Client::builder(self.endpoints()).backoff(Duration::from_millis(2), Duration::from_millis(20))
     }
 
     /// The next connection, before any frame.
@@ -144,10 +153,13 @@ impl Peer {
     }
 
     pub(crate) async fn ready(&mut self) {
-        let User { user_id, .. } = user();
+        self.ready_with(1, vec![]).await;
+    }
+
+    pub(crate) async fn ready_with(&mut self, p: u64, guilds: Vec<Guild>) {
         let session_id = "0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap();
-        let ready = Ready { user_id, session_id, user: user(), guilds: vec![], protocol: PROTOCOL, epoch: "e".into() };
-        self.say_at(1, ServerFrame::Ready(ready)).await;
+        let ready = Ready { user_id: user().user_id, session_id, user: user(), guilds, protocol: PROTOCOL, epoch: "e".into() };
+        self.say_at(p, ServerFrame::Ready(ready)).await;
     }
 
     pub(crate) async fn acknowledge(&mut self, send: &SendMessage, number: u32) {

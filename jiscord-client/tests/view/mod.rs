@@ -1,208 +1,20 @@
 //! What a user sees, against a gateway and an HTTP API that follow a script.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::common::{PATIENCE, Peer, SLOW, Server, channel, message_id, soon, user};
-use axum::{
-    Json, Router,
-    extract::{Path, Query, State},
-    http::StatusCode,
-    response::{IntoResponse, Response},
-    routing::{delete, get, post},
-};
+use axum::http::StatusCode;
 use futures_util::FutureExt;
 use jiscord_client::{
     Change, Client, Connection, Endpoints, Error, View,
-    core::{ChannelId, ClientFrame, Code, GuildId, MessageId, Position, ServerFrame, Timestamp, frame::*, http::*, model::*},
+    core::{ClientFrame, Code, Position, ServerFrame, Timestamp, frame::*, model::*},
 };
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
+use tokio::sync::mpsc;
+
+use crate::common::{
+    PATIENCE, Peer, SLOW, Server,
+    api::{Api, guild, room, said},
+    channel, message_id, soon, user,
 };
-
-fn guild(number: u32) -> Guild {
-    let guild_id = format!("{number:08x}-e747-11f1-8000-010000000000").parse().unwrap();
-    let (name, created_at) = (format!("Guild {number}"), Timestamp::from_ms(0));
-    Guild { guild_id, name, created_at, rev: 1, owner_id: None, visibility: None }
-}
-
-fn room(number: u32) -> Channel {
-    let (channel_id, guild_id) = (channel(number), guild(1).guild_id);
-    let (name, created_at) = (format!("room {number}"), Timestamp::from_ms(number.into()));
-    Channel { channel_id, guild_id, name, created_at, rev: 1, last_message_id: None }
-}
-
-fn said(number: u32) -> Message {
-    Message {
-        message_id: message_id(number),
-        channel_id: channel(1),
-        author_id: user().user_id,
-        content: number.to_string(),
-        created_at: Timestamp::from_ms(0),
-        author: Some(Author { user_id: user().user_id, username: "Ada".into() }),
-        rev: 1,
-        nonce: None,
-        reply_to: None,
-    }
-}
-
-/// What the HTTP API has, and how it behaves.
-#[derive(Clone, Default)]
-struct Api {
-    kept: Arc<Mutex<Kept>>,
-}
-
-#[derive(Default)]
-struct Kept {
-    guilds: Vec<Guild>,
-    channels: Vec<Channel>,
-    /// Of channel 1.
-    messages: BTreeSet<u32>,
-    /// What is said instead, one after the other.
-    refusals: VecDeque<(StatusCode, Code)>,
-    asked: Vec<String>,
-    /// What is answered only when it is let go of.
-    held: watch::Sender<Vec<&'static str>>,
-}
-
-type Answer = Result<Response, Response>;
-
-impl Api {
-    async fn start() -> (Self, String) {
-        let api = Self::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = Router::new()
-            .route("/guilds/me", get(guilds))
-            .route("/guilds", post(create_guild))
-            .route("/guilds/{guild}/channels", get(channels).post(create_channel))
-            .route("/guilds/{guild}/members", post(join))
-            .route("/guilds/{guild}/members/{user}", delete(leave))
-            .route("/channels/{channel}/messages", get(messages))
-            .route("/users/{user}", get(name))
-            .with_state(api.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        (api, url)
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap()
-    }
-
-    fn write(&self, numbers: impl IntoIterator<Item = u32>) {
-        self.kept().messages.extend(numbers);
-    }
-
-    /// How often that was asked.
-    fn count(&self, what: &str) -> usize {
-        self.kept().asked.iter().filter(|asked| asked.starts_with(what)).count()
-    }
-
-    /// What is asked so waits from now on.
-    fn hold(&self, what: &'static str) {
-        self.kept().held.send_modify(|held| held.push(what));
-    }
-
-    /// Nothing waits any longer.
-    fn release(&self) {
-        self.kept().held.send_replace(Vec::new());
-    }
-
-    /// Waits until something was asked so often.
-    async fn asked(&self, what: &str, times: usize) {
-        soon(async {
-            while self.count(what) < times {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-    }
-
-    async fn enter(&self, what: &str) -> Result<(), Response> {
-        let (mut held, refusal) = {
-            let mut kept = self.kept();
-            kept.asked.push(what.to_owned());
-            (kept.held.subscribe(), kept.refusals.pop_front())
-        };
-        drop(held.wait_for(|held| held.iter().all(|held| !what.starts_with(held))).await.unwrap());
-        match refusal {
-            Some((status, code)) => {
-                Err((status, Json(jiscord_client::core::fault::ErrorBody { error: "no".into(), code })).into_response())
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-async fn guilds(State(api): State<Api>) -> Answer {
-    api.enter("guilds").await?;
-    let rows: Vec<GuildRow> = api.kept().guilds.iter().cloned().map(Into::into).collect();
-    Ok(Json(rows).into_response())
-}
-
-async fn create_guild(State(api): State<Api>) -> Answer {
-    api.enter("create guild").await?;
-    Ok((StatusCode::CREATED, Json(GuildRow::from(guild(9)))).into_response())
-}
-
-async fn channels(State(api): State<Api>, Path(guild): Path<GuildId>) -> Answer {
-    api.enter(&format!("channels {guild}")).await?;
-    let rows: Vec<ChannelRow> = api.kept().channels.iter().cloned().map(Into::into).collect();
-    Ok(Json(rows).into_response())
-}
-
-async fn create_channel(State(api): State<Api>) -> Answer {
-    api.enter("create channel").await?;
-    Ok((StatusCode::CREATED, Json(ChannelRow::from(room(9)))).into_response())
-}
-
-async fn join(State(api): State<Api>, Path(guild): Path<GuildId>) -> Answer {
-    api.enter("join").await?;
-    let member = Member { guild_id: guild, user_id: user().user_id, username: None, joined_at: Timestamp::from_ms(0), rev: 1 };
-    Ok((StatusCode::CREATED, Json(MemberRow::from(member))).into_response())
-}
-
-async fn leave(State(api): State<Api>) -> Answer {
-    api.enter("leave").await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-async fn name(State(api): State<Api>) -> Answer {
-    api.enter("name").await?;
-    Ok(Json(UserRow::from(User { username: "Bob".into(), email: None, ..user() })).into_response())
-}
-
-async fn messages(
-    State(api): State<Api>,
-    Path(channel): Path<ChannelId>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Answer {
-    let place = ["before", "after", "pageState"].into_iter().find(|name| query.contains_key(*name)).unwrap_or("newest");
-    // What is stored meanwhile is in the page.
-    api.enter(&format!("{place} {channel}")).await?;
-    let (kept, limit) = (api.kept(), query["limit"].parse::<usize>().unwrap());
-    let key = |id: &str| id.parse::<MessageId>().unwrap().sort_key();
-    let id = |number: &u32| message_id(*number).sort_key();
-    let after = query.get("after").or(query.get("pageState"));
-    let mut page: Vec<u32> = match (after, query.get("before")) {
-        (Some(after), _) => kept.messages.iter().copied().filter(|number| id(number) > key(after)).collect(),
-        (_, Some(before)) => kept.messages.iter().rev().copied().filter(|number| id(number) < key(before)).collect(),
-        _ => kept.messages.iter().rev().copied().collect(),
-    };
-    let is_more = page.len() > limit;
-    page.truncate(limit);
-    if after.is_some() {
-        page.reverse();
-    }
-    let next = if after.is_some() { page.first() } else { page.last() };
-    let next_page_state = next.filter(|_| is_more).map(|next| message_id(*next).to_string());
-    Ok(Json(MessagePage { messages: page.into_iter().map(|number| said(number).into()).collect(), next_page_state })
-        .into_response())
-}
 
 /// A view, what it tells, and what a program makes of that.
 struct Seen {
@@ -277,12 +89,6 @@ impl Seen {
     fn rooms(&self) -> Vec<String> {
         self.view.channels(guild(1).guild_id).into_iter().map(|channel| channel.name).collect()
     }
-}
-
-async fn ready_with(peer: &mut Peer, p: u64, guilds: Vec<Guild>) {
-    let session_id = "0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap();
-    let ready = Ready { user_id: user().user_id, session_id, user: user(), guilds, protocol: PROTOCOL, epoch: "e".into() };
-    peer.say_at(p, ServerFrame::Ready(ready)).await;
 }
 
 fn is_guilds(change: &Change) -> bool {
@@ -403,12 +209,12 @@ async fn a_session_that_goes_on_has_nothing_to_read_again() {
     drop(peer);
     api.write(4..=5);
     let (mut peer, _) = server.resumes(SLOW).await;
-    peer.say_at(70, ServerFrame::Resync(Resync { topics: None, epoch: "e".into() })).await;
+    peer.say_at(70, ServerFrame::Resync(Resync { topics: None, epoch: "e".into(), spread: None })).await;
     peer.say_at(80, ServerFrame::Resumed(Resumed { replayed: 0 })).await;
     seen.shows(1..=5).await;
     api.asked("guilds", 1).await;
     api.write(6..=7);
-    peer.say_at(90, ServerFrame::Resync(Resync { topics: None, epoch: "e".into() })).await;
+    peer.say_at(90, ServerFrame::Resync(Resync { topics: None, epoch: "e".into(), spread: None })).await;
     seen.shows(1..=7).await;
     api.asked("guilds", 2).await;
 }
@@ -451,7 +257,7 @@ async fn what_is_not_there_cannot_be_opened_and_what_goes_is_shown_no_longer() {
     api.kept().refusals.push_back((StatusCode::FORBIDDEN, Code::FORBIDDEN));
     // The guilds are read first, and take the refusal unless they are there.
     api.kept().refusals.push_front((StatusCode::SERVICE_UNAVAILABLE, Code::BUSY));
-    peer.say_at(10, ServerFrame::Resync(Resync { topics: None, epoch: "e".into() })).await;
+    peer.say_at(10, ServerFrame::Resync(Resync { topics: None, epoch: "e".into(), spread: None })).await;
     seen.shows([]).await;
 }
 
@@ -460,7 +266,7 @@ async fn guilds_and_their_channels_are_kept_up_to_date() {
     let (server, (api, url)) = (Server::start().await, Api::start().await);
     let mut seen = Seen::begin(&server.url, &url);
     let (mut peer, _) = server.identified(SLOW).await;
-    ready_with(&mut peer, 1, vec![guild(2), guild(1)]).await;
+    peer.ready_with(1, vec![guild(2), guild(1)]).await;
     seen.until(is_guilds).await;
     assert_eq!(seen.names(), ["Guild 1", "Guild 2"]);
 
@@ -491,7 +297,7 @@ async fn guilds_and_their_channels_are_kept_up_to_date() {
     drop(peer);
     api.kept().channels = vec![room(4), room(1)];
     let (mut peer, _) = server.identified(SLOW).await;
-    ready_with(&mut peer, 7, vec![guild(1)]).await;
+    peer.ready_with(7, vec![guild(1)]).await;
     seen.until(is_guilds).await;
     assert_eq!(seen.names(), ["Guild 1"]);
     seen.until(is_channels).await;

@@ -9,7 +9,6 @@ use jiscord_core::{
     frame::{CloseCode, GuildCreate, GuildDelete, Intents, Resync},
     model::Rev,
 };
-use rand::seq::SliceRandom;
 use secrecy::ExposeSecret;
 use tokio::{sync::mpsc, time::sleep, time::timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     bus::{Heard, Stale},
-    chance::{self, HashMap, HashSet},
+    chance::{HashMap, HashSet},
     claims::Eviction,
     dispatch::{Key, Post, Tell},
     guild::{GuildObject, by_dispatcher},
@@ -30,9 +29,9 @@ use crate::{
 /// How long the line waits for a guild that somebody here has just joined. After that his sessions are closed, so that they
 /// come back and load everything anew.
 const STOPPED_LINE: Duration = Duration::from_secs(2);
-/// After a log was lost, sessions are told to read anew one after the other, so far apart, and all of them within this time.
-const RESYNC_EACH: Duration = Duration::from_millis(2);
-const RESYNC_ALL: Duration = Duration::from_secs(10);
+/// After a log was lost, sessions are to read anew one after the other, so far apart, and all of them within this time.
+const READ_EACH: Duration = Duration::from_millis(2);
+const READ_ALL: Duration = Duration::from_secs(10);
 /// How long it waits between two tries to load everything anew.
 const RELOAD: Duration = Duration::from_millis(500);
 /// After so many tries whoever needs what cannot be loaded is sent away, where everything else can.
@@ -266,6 +265,8 @@ impl Hub {
             tracing::warn!(%error, "rights cannot be loaded anew; events wait");
             sleep(RELOAD).await;
         };
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.in_rights", |_| std::process::abort());
         let permits = join_all(self.dispatchers.all().iter().map(mpsc::Sender::reserve)).await;
         let mut state = self.lock();
         for (_, keys) in state.hearers(&fresh.failed) {
@@ -282,15 +283,20 @@ impl Hub {
             Stale::All => {
                 (state.p, state.epoch) = (p, self.bus.epoch());
                 self.reached.send_replace(p);
-                for posts in &mut posts {
-                    posts.push(Post::From(p));
+                let keys: Vec<_> = state.sessions.keys().copied().collect();
+                let spread = (READ_EACH * u32::try_from(keys.len()).unwrap_or(u32::MAX)).min(READ_ALL);
+                let spread = u64::try_from(spread.as_millis()).ok();
+                let resync = Resync { topics: None, epoch: state.epoch.clone(), spread };
+                let text = Utf8Bytes::from(ServerFrame::Resync(resync).at(p).encode());
+                // Before anything of the new log is told.
+                for (posts, to) in posts.iter_mut().zip(by_dispatcher(keys.into_iter(), count)) {
+                    posts.extend([Post::From(p), Post::Stale { to, text: text.clone() }]);
                 }
-                self.resync_all(&state);
             }
             Stale::Topics(topics) => {
                 self.reached(&mut state, p);
                 for (topics, keys) in state.hearers(&topics) {
-                    let resync = Resync { topics: Some(topics), epoch: state.epoch.clone() };
+                    let resync = Resync { topics: Some(topics), epoch: state.epoch.clone(), spread: None };
                     let text = Utf8Bytes::from(ServerFrame::Resync(resync).at(state.p).encode());
                     for (posts, to) in posts.iter_mut().zip(by_dispatcher(keys.into_iter(), count)) {
                         posts.push(Post::Stale { to, text: text.clone() });
@@ -304,32 +310,6 @@ impl Hub {
                 permit.send(Post::Many(posts));
             }
         }
-    }
-
-    /// Tells every session to read anew, spread over a while, so that they do not do so all at once.
-    fn resync_all(self: &Arc<Self>, state: &State) {
-        let mut keys: Vec<_> = state.sessions.keys().copied().collect();
-        keys.shuffle(&mut chance::rng());
-        let spread = (RESYNC_EACH * u32::try_from(keys.len()).unwrap_or(u32::MAX)).min(RESYNC_ALL);
-        let each = spread / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX);
-        // It ends with the hub: what it holds of it is no reason to stay.
-        let (hub, epoch) = (Arc::downgrade(self), state.epoch.clone());
-        tokio::spawn(async move {
-            for key in keys {
-                let Some(hub) = hub.upgrade() else { return };
-                if let Ok(permit) = hub.dispatchers.of(key).reserve().await {
-                    let state = hub.lock();
-                    // In another log again: then it is told of that one.
-                    if state.epoch != epoch {
-                        return;
-                    }
-                    let resync = ServerFrame::Resync(Resync { topics: None, epoch: epoch.clone() });
-                    permit.send(Post::Stale { to: [key].into(), text: resync.at(state.p).encode().into() });
-                }
-                drop(hub);
-                sleep(each).await;
-            }
-        });
     }
 
     /// Looks whether the logins of live sessions have been revoked meanwhile. What cannot be known now is asked until it can.

@@ -36,7 +36,7 @@ impl Hub {
         };
         let stale = if place.same_log { Some(missed.lost) } else { None };
         let resync = stale.as_ref().is_none_or(|topics| !topics.is_empty()).then(|| {
-            let resync = Resync { topics: stale, epoch: place.epoch.clone() };
+            let resync = Resync { topics: stale, epoch: place.epoch.clone(), spread: None };
             Utf8Bytes::from(ServerFrame::Resync(resync).at(place.told).encode())
         });
         let Ok(permit) = self.dispatchers.of(key).reserve().await else { return };
@@ -61,8 +61,8 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
     let Stage::Live(guilds) = &state.sessions.get(&key)?.stage else { return None };
     let changes: Vec<_> = events.iter().map(|logged| Change::of(&logged.event)).collect();
     // The guilds that the user was not in: at first those where the first that is said of the user is a coming.
-    let mut away = HashSet::default();
-    let mut first = HashSet::default();
+    let mut away: HashSet<GuildId> = HashSet::default();
+    let mut first: HashSet<GuildId> = HashSet::default();
     for change in changes.iter().flatten() {
         match change {
             Change::Join { guild, user: who, .. } if *who == user && first.insert(*guild) => _ = away.insert(*guild),

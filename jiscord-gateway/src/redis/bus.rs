@@ -425,6 +425,8 @@ impl Ear {
         tracing::debug!(topics = missing.len(), "events were not heard; reading them from the log");
         let read = timeout(FILL, streams.read(&missing)).await.ok().and_then(Result::ok);
         let read = read.unwrap_or_else(|| vec![None; missing.len()]);
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("gw.in_fill", |_| std::process::abort());
         let (mut events, mut stale) = (Vec::new(), Vec::new());
         for ((topic, _, to), stretch) in missing.into_iter().zip(read) {
             self.known.insert(topic, to);

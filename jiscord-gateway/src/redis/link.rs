@@ -80,9 +80,15 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Reads an address: `redis://[[user]:password@]host[:port][/database]`, or `unix:///path/to/socket`.
+    /// Reads an address: `redis://[[user]:password@]host[:port][/database]`, or `unix:///path/to/socket`. With the feature
+    /// `redis-rustls` also `rediss://`, which speaks TLS with the crypto provider that the process has installed in rustls, and
+    /// trusts the system's certificates or those that `SSL_CERT_FILE` names.
     pub fn new(address: &str) -> Result<Self> {
-        // What the driver says may repeat the address, and the address may have a password in it.
+        // What the driver says may repeat the address, and the address may have a password in it. Of TLS that is not there it
+        // would speak only when it connects, and again each time.
+        if address.starts_with("rediss:") && !cfg!(feature = "redis-rustls") {
+            return Err(Error::Unfit("TLS to Redis is not in this program: build jiscord-gateway with redis-rustls".into()));
+        }
         let info = address.into_connection_info().map_err(|_| Error::Address)?;
         let protocol = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(protocol)).map_err(|_| Error::Address)?;
@@ -261,10 +267,13 @@ mod tests {
     fn an_address_is_never_shown_with_its_password() {
         let redis = Redis::new("redis://ada:hunter2@localhost:7000/3").unwrap();
         assert!(!format!("{redis:?}").contains("hunter2"), "{redis:?}");
-        for bad in ["", "localhost", "http://:hunter2@localhost", "redis://:hunter2@:bad", "rediss://:hunter2@localhost"] {
+        for bad in ["", "localhost", "http://:hunter2@localhost", "redis://:hunter2@:bad"] {
             let error = Redis::new(bad).unwrap_err();
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
         }
+        let tls = Redis::new("rediss://:hunter2@localhost");
+        assert_eq!(tls.is_ok(), cfg!(feature = "redis-rustls"), "{tls:?}");
+        assert!(!format!("{tls:?}").contains("hunter2"), "{tls:?}");
     }
 
     #[test]

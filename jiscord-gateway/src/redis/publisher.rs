@@ -190,7 +190,7 @@ impl Queue {
         let Ok(index) = self.waiting.binary_search_by_key(&number, |waiting| waiting.number) else { return };
         let topics = self.waiting[index].event.topics.clone();
         tracing::warn!(?topics, "an event is too old to be published; its topics are to be read anew");
-        let frame = ServerFrame::Resync(Resync { topics: Some(topics.clone()), epoch: epoch.to_owned() });
+        let frame = ServerFrame::Resync(Resync { topics: Some(topics.clone()), epoch: epoch.to_owned(), spread: None });
         self.waiting.retain(|other| other.number == number || !other.event.topics.iter().all(|topic| topics.contains(topic)));
         if let Ok(index) = self.waiting.binary_search_by_key(&number, |waiting| waiting.number) {
             // Nobody else publishes it, so any fresh id will do.

@@ -83,8 +83,13 @@ statements! {
     last_messages: Read "SELECT channel_id, message_id FROM messages WHERE channel_id IN ? PER PARTITION LIMIT 1",
     claim_nonce: Lwt "INSERT INTO message_nonces (author_id, channel_id, nonce, message_id, body_hash) VALUES (?, ?, ?, ?, ?)
         IF NOT EXISTS USING TTL ?",
-    nonce_decided: Serial "SELECT message_id, body_hash FROM message_nonces
+    nonce_decided: Serial "SELECT message_id, body_hash, replaced, published FROM message_nonces
         WHERE author_id = ? AND channel_id = ? AND nonce = ?",
+    move_nonce: Lwt "UPDATE message_nonces USING TTL ? SET message_id = ?, body_hash = ?, replaced = ?
+        WHERE author_id = ? AND channel_id = ? AND nonce = ? IF message_id = ? AND published = null",
+    publish_nonce: Lwt "UPDATE message_nonces USING TTL ? SET published = true
+        WHERE author_id = ? AND channel_id = ? AND nonce = ? IF message_id = ?",
+    delete_message: Write "DELETE FROM messages WHERE channel_id = ? AND message_id = ?",
 
     insert_guild: Write "INSERT INTO guilds (guild_id, name, owner_id, visibility, created_at, rev) VALUES (?, ?, ?, ?, ?, ?)",
     guilds: Read "SELECT guild_id, name, owner_id, visibility, created_at, rev FROM guilds WHERE guild_id IN ?",
@@ -114,8 +119,9 @@ statements! {
     insert_revocation: Write "INSERT INTO revocations (user_id, login_id, issued_by) VALUES (?, ?, ?) USING TTL ?",
     revocations: Read "SELECT login_id, issued_by FROM revocations WHERE user_id = ? AND login_id IN (?, ?)",
 
-    insert_event: Write "INSERT INTO event_journal (shard, minute, event_id, topics, op, channel, frame)
-        VALUES (?, ?, ?, ?, ?, ?, ?)",
+    insert_event: Write "INSERT INTO event_journal (shard, minute, event_id, topics, op, channel, frame, nonce)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    event_nonce: Read "SELECT nonce FROM event_journal WHERE shard = ? AND minute = ? AND event_id = ?",
     events_of_minute: Read "SELECT event_id, topics, op, channel, frame FROM event_journal WHERE shard = ? AND minute = ?",
     events_between: Read "SELECT event_id, topics, op, channel, frame FROM event_journal
         WHERE shard = ? AND minute = ? AND event_id >= ? AND event_id < ?",

@@ -4,18 +4,28 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use jiscord_core::{
-    Event, EventId, fault,
+    Event, EventId, MessageId, fault,
     id::{SNOWFLAKE_EPOCH_MS, Snowflake, Worker},
-    journal::Journal,
+    journal::{Journal, Standing},
 };
+use scylla::value::{CqlTimeuuid, MaybeUnset};
+use uuid::Uuid;
 
-use super::{ScyllaStore, db::Write, rows::EventRow};
+use super::{
+    ScyllaStore,
+    db::Write,
+    nonces::Key,
+    rows::{EventRow, timeuuid},
+};
 use crate::error::{Error, Result};
 
 /// Over how many partitions the events of a minute are spread: the four highest bits of a hash.
 const SHARDS: u16 = 16;
 
 const MINUTE_MS: u64 = 60_000;
+
+/// The author, the channel, the nonce, and the message that it stands for.
+pub(super) type NonceRow = (Uuid, Uuid, String, CqlTimeuuid);
 
 /// Where an event is kept. Readers must come to the same shard as writers of other versions: it never changes.
 fn shard(id: EventId) -> i32 {
@@ -30,8 +40,12 @@ fn minute(ms: u64) -> i32 {
 }
 
 impl ScyllaStore {
-    /// Adds events to a batch.
-    pub(super) fn keep<'a>(&'a self, write: &mut Write<'a>, events: &'a [Event]) -> Result<()> {
+    /// Adds events to a batch. Those of a message are kept with the nonce that stands for it, since whoever publishes them for
+    /// somebody else must know it ([`ScyllaStore::standing`]): not taken from the frame, which is what the caller tells.
+    pub(super) fn keep<'a>(&'a self, write: &mut Write<'a>, events: &'a [Event], of: Option<(Key<'a>, MessageId)>) -> Result<()> {
+        // A null would be a tombstone.
+        let nonce = of
+            .map_or(MaybeUnset::Unset, |(of, id)| MaybeUnset::Set((of.author.uuid(), of.channel.uuid(), of.nonce, timeuuid(id))));
         for event in events {
             if event.id == EventId::NONE {
                 // What `IdSource::next` gives where nothing may be minted.
@@ -49,10 +63,19 @@ impl ScyllaStore {
                     &*event.op,
                     event.channel.map(jiscord_core::ChannelId::uuid),
                     &*event.frame,
+                    nonce,
                 ),
             );
         }
         Ok(())
+    }
+
+    /// The nonce that stands for the message of which an event tells.
+    pub(super) async fn nonce_of(&self, event: &Event) -> Result<Option<NonceRow>> {
+        let Some(micros) = event.id.micros() else { return Ok(None) };
+        let at = (shard(event.id), minute(micros / 1000), event.id.uuid());
+        let row: Option<(Option<NonceRow>,)> = self.db.one(&self.db.statements.event_nonce, at).await?;
+        Ok(row.and_then(|(nonce,)| nonce))
     }
 
     async fn events(&self, shard: u16, ms: Range<u64>) -> Result<Vec<Event>> {
@@ -95,6 +118,10 @@ impl Journal for ScyllaStore {
 
     async fn read(&self, shard: u16, ms: Range<u64>) -> fault::Result<Vec<Event>> {
         Ok(self.events(shard, ms).await?)
+    }
+
+    async fn settle(&self, event: &Event) -> fault::Result<Standing> {
+        Ok(self.standing(event).await?)
     }
 }
 

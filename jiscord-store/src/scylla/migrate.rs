@@ -31,6 +31,7 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { name: "start", cql: include_str!("migrations/0001_start.cql") },
     Migration { name: "logins", cql: include_str!("migrations/0002_logins.cql") },
+    Migration { name: "late nonces", cql: include_str!("migrations/0003_late_nonces.cql") },
 ];
 
 /// Before all others, since it says which of them were applied. The lock is for one runner at a time.
@@ -52,6 +53,15 @@ impl Migration {
     fn statements(&self) -> Vec<String> {
         let code: Vec<_> = self.cql.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
         code.join("\n").split(';').map(|statement| statement.trim().to_owned()).filter(|text| !text.is_empty()).collect()
+    }
+}
+
+/// The table and the column that a statement adds. Not all databases know `ADD IF NOT EXISTS`.
+fn added(cql: &str) -> Option<(&str, &str)> {
+    let words: Vec<_> = cql.split_whitespace().collect();
+    match words[..] {
+        ["ALTER", "TABLE", table, "ADD", column, ..] => Some((table, column)),
+        _ => None,
     }
 }
 
@@ -164,6 +174,11 @@ impl Runner<'_> {
         let mut done = Vec::new();
         for (version, migration) in (1..).zip(MIGRATIONS).filter(|(version, _)| !applied.contains_key(version)) {
             for cql in migration.statements() {
+                if let Some((table, column)) = added(&cql)
+                    && self.has(table, column).await?
+                {
+                    continue;
+                }
                 if !self.lock(owner, Some(owner)).await? {
                     return Err(OpenError::Locked { keyspace: self.keyspace.to_owned() });
                 }
@@ -181,6 +196,12 @@ impl Runner<'_> {
             done.push(migration.name);
         }
         Ok(done)
+    }
+
+    async fn has(&self, table: &str, column: &str) -> Result<bool, OpenError> {
+        let columns = "SELECT column_name FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?";
+        let columns: Vec<(String,)> = self.rows(columns, (self.keyspace, table)).await?;
+        Ok(columns.iter().any(|(name,)| name == column))
     }
 
     /// Takes the lock for a while, if it is nobody's or that owner's.
@@ -239,8 +260,14 @@ mod tests {
     fn migrations_are_cut_into_statements() {
         for migration in MIGRATIONS {
             let statements = migration.statements();
-            assert!(statements.iter().all(|cql| cql.starts_with("CREATE TABLE IF NOT EXISTS ")), "{statements:#?}");
+            let is_safe_to_repeat = |cql: &String| cql.starts_with("CREATE TABLE IF NOT EXISTS ") || added(cql).is_some();
+            assert!(statements.iter().all(is_safe_to_repeat), "{statements:#?}");
         }
         assert_eq!(MIGRATIONS[0].statements().len(), 12);
+        let late = MIGRATIONS[2].statements();
+        assert_eq!(
+            late.iter().filter_map(|cql| added(cql)).collect::<Vec<_>>(),
+            [("message_nonces", "published"), ("message_nonces", "replaced"), ("event_journal", "nonce"),]
+        );
     }
 }

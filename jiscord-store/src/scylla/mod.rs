@@ -30,6 +30,7 @@ mod journal;
 mod keyed;
 mod lease;
 mod migrate;
+mod nonces;
 mod repositories;
 mod rows;
 
@@ -160,6 +161,8 @@ pub struct Options {
     local_dc: Option<String>,
     replicas: Option<usize>,
     credentials: Option<(String, String)>,
+    #[cfg(feature = "scylla-rustls")]
+    tls: Option<Arc<rustls::ClientConfig>>,
     timeout: Duration,
     acknowledge: Duration,
     lease: Duration,
@@ -179,6 +182,8 @@ impl Options {
             local_dc: None,
             replicas: None,
             credentials: None,
+            #[cfg(feature = "scylla-rustls")]
+            tls: None,
             timeout: Duration::from_secs(3),
             acknowledge: Duration::from_secs(60),
             lease: lease::TTL,
@@ -205,6 +210,14 @@ impl Options {
     #[must_use]
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Some((user.into(), password.into()));
+        self
+    }
+
+    /// Speaks TLS to every node. Nodes are known by their addresses, so it is those that their certificates must name.
+    #[cfg(feature = "scylla-rustls")]
+    #[must_use]
+    pub fn tls(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.tls = Some(config);
         self
     }
 
@@ -263,6 +276,10 @@ impl Options {
             .keepalive_timeout(Duration::from_secs(5));
         if let Some((user, password)) = &self.credentials {
             builder = builder.user(user, password);
+        }
+        #[cfg(feature = "scylla-rustls")]
+        {
+            builder = builder.tls_context(self.tls.clone());
         }
         let session = builder
             .build()

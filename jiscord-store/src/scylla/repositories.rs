@@ -7,7 +7,7 @@ use jiscord_core::{
     ChannelId, Event, GuildId, MessageId, Timestamp, UserId,
     backend::{Login, Membership, Revoked},
     model::{Channel, Guild, Member, Message, Rev, Visibility},
-    text::{Email, Nonce},
+    text::Email,
 };
 use scylla::value::{CqlTimestamp, CqlTimeuuid, MaybeUnset};
 use uuid::Uuid;
@@ -16,10 +16,11 @@ use super::{
     ScyllaStore,
     coalesce::IN_AT_MOST,
     db::{Lwt, Write},
+    nonces::Key,
     rows::{self, ChannelRow, GuildRow, MemberRow, MessageRow, bigint, timestamp, timeuuid},
 };
 use crate::{
-    draft::{self, NONCE_KEPT_MICROS, guarded},
+    draft::{self, guarded},
     error::{Error, Result},
     repository::{
         Account, Channels, Created, Guilds, LOGIN_KEPT, Logins, Members, Messages, NewChannel, NewGuild, NewLogin, NewMessage,
@@ -28,13 +29,12 @@ use crate::{
 };
 
 /// How often a lightweight transaction is tried of which nobody knows what became.
-const TRIES: usize = 3;
+pub(super) const TRIES: usize = 3;
 /// How long a membership's last `rev` is kept, in seconds: a day, and two hours more.
 const ENDED_KEPT: i32 = 26 * 3_600;
-const NONCE_KEPT: i32 = (NONCE_KEPT_MICROS / 1_000_000) as i32;
 
 /// Asks what to tell about a row, before anything is written.
-fn told<T>(tell: &Tell<T>, row: &T) -> Result<Vec<Event>> {
+pub(super) fn told<T>(tell: &Tell<T>, row: &T) -> Result<Vec<Event>> {
     guarded(|| Ok(tell(row)))
 }
 
@@ -117,34 +117,7 @@ impl ScyllaStore {
         Err(Error::Unknown(last.unwrap_or_else(|| "an address is claimed by nobody".into())))
     }
 
-    /// The id that this nonce stands for: the given one, if it is the first.
-    async fn claim_nonce(&self, new: &NewMessage, nonce: &Nonce, id: MessageId) -> Result<MessageId> {
-        let statements = &self.db.statements;
-        let (author, channel, hash) = (new.author_id.uuid(), new.channel_id.uuid(), new.body_hash());
-        let mut last = None;
-        for _ in 0..TRIES {
-            let claim = (author, channel, nonce.as_str(), timeuuid(id), hash.as_slice(), NONCE_KEPT);
-            match self.db.lwt(&statements.claim_nonce, claim).await {
-                Ok(Lwt::Applied) => return Ok(id),
-                Ok(Lwt::Not) => {}
-                Ok(Lwt::Unknown(source)) => last = Some(source),
-                Err(error) => return Err(last.map_or(error, Error::Unknown)),
-            }
-            let decided = (author, channel, nonce.as_str());
-            match self.db.one::<(CqlTimeuuid, Vec<u8>)>(&statements.nonce_decided, decided).await {
-                Ok(Some((_, other))) if other != hash => return Err(Error::NonceReused),
-                Ok(Some((id, _))) => return Ok(MessageId::new(id.into())),
-                // It was not done, or has just expired: once more.
-                Ok(None) => {}
-                // Somebody asked before, and may have written it.
-                Err(Error::Unavailable(source)) => return Err(Error::Unknown(source)),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::Unknown(last.unwrap_or_else(|| "a nonce is claimed by nobody".into())))
-    }
-
-    async fn message(&self, channel: ChannelId, id: MessageId) -> Result<Option<Message>> {
+    pub(super) async fn message(&self, channel: ChannelId, id: MessageId) -> Result<Option<Message>> {
         if !id.is_ordered() {
             return Ok(None);
         }
@@ -152,7 +125,7 @@ impl ScyllaStore {
         row.map(Message::try_from).transpose()
     }
 
-    async fn write_message(&self, row: &Message, events: &[Event]) -> Result<()> {
+    pub(super) async fn write_message(&self, row: &Message, events: &[Event], nonce: Option<Key<'_>>) -> Result<()> {
         let born = row.message_id.micros().unwrap_or_default();
         let mut write = Write::default();
         write.add(
@@ -167,12 +140,15 @@ impl ScyllaStore {
                 row.reply_to.map(MessageId::uuid),
             ),
         );
-        self.keep(&mut write, events)?;
+        self.keep(&mut write, events, nonce.map(|key| (key, row.message_id)))?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.before_commit", |_| std::process::abort());
         self.db.write(born, write).await?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.after_commit", |_| std::process::abort());
         // Whoever reads a channel again after a gap begins this much before its last message: what comes later than that
         // must not be called there.
-        let age = self.clock.now_micros().saturating_sub(born);
-        if u128::from(age) > self.acknowledge.as_micros() {
+        if self.age(row.message_id) > self.acknowledge {
             return Err(Error::Unknown("written too long after its id was minted".into()));
         }
         Ok(())
@@ -187,34 +163,13 @@ impl ScyllaStore {
 #[async_trait]
 impl Messages for ScyllaStore {
     async fn create(&self, new: NewMessage, tell: Tell<Message>) -> Result<Created<Message>> {
-        let minted = MessageId::new(self.lease.mint()?);
-        let row = new.row(minted);
+        if let Some(nonce) = &new.nonce {
+            return self.create_once(&new, nonce, &tell).await;
+        }
+        let row = new.row(MessageId::new(self.lease.mint()?));
         let events = told(&tell, &row)?;
-        let Some(nonce) = &new.nonce else {
-            self.write_message(&row, &events).await?;
-            return Ok(Created::new(row, events, false));
-        };
-        let id = self.claim_nonce(&new, nonce, minted).await?;
-        if id == minted {
-            self.write_message(&row, &events).await?;
-            return Ok(Created::new(row, events, false));
-        }
-        // An earlier try's, or one's that is under way. What it wrote is acknowledged; what it did not, we write: the same
-        // rows with the same time.
-        match self.message(new.channel_id, id).await {
-            Ok(Some(row)) => {
-                let events = told(&tell, &row)?;
-                Ok(Created::new(row, events, true))
-            }
-            Ok(None) => {
-                let row = new.row(id);
-                let events = told(&tell, &row)?;
-                self.write_message(&row, &events).await?;
-                Ok(Created::new(row, events, true))
-            }
-            Err(Error::Unavailable(source)) => Err(Error::Unknown(source)),
-            Err(error) => Err(error),
-        }
+        self.write_message(&row, &events, None).await?;
+        Ok(Created::new(row, events, false))
     }
 
     async fn page_before(&self, channel: ChannelId, before: Option<MessageId>, most: usize) -> Result<Vec<Message>> {
@@ -295,7 +250,7 @@ impl Guilds for ScyllaStore {
             write.add(&statements.insert_public_guild, (id,));
         }
         self.add_member(&mut write, &draft::member(row.guild_id, owner, row.created_at, row.rev));
-        self.keep(&mut write, &events)?;
+        self.keep(&mut write, &events, None)?;
         self.db.write(row.rev, write).await?;
         Ok(Created::new(row, events, false))
     }
@@ -341,7 +296,7 @@ impl Members for ScyllaStore {
         let events = told(&tell, &row)?;
         let mut write = Write::default();
         self.add_member(&mut write, &row);
-        self.keep(&mut write, &events)?;
+        self.keep(&mut write, &events, None)?;
         self.db.write(row.rev, write).await?;
         Ok(Created::new(row, events, false))
     }
@@ -359,7 +314,7 @@ impl Members for ScyllaStore {
         let mut write = Write::default();
         write.add(&statements.end_member, (guild.uuid(), user.uuid(), bigint(removed.rev), ENDED_KEPT));
         write.add(&statements.delete_user_guild, (user.uuid(), guild.uuid()));
-        self.keep(&mut write, &events)?;
+        self.keep(&mut write, &events, None)?;
         self.db.write(removed.rev, write).await?;
         Ok(Some(events))
     }
@@ -394,7 +349,7 @@ impl Channels for ScyllaStore {
         for statement in [&statements.insert_channel, &statements.insert_channel_by_id] {
             write.add(statement, (guild, channel, &row.name, created_at, bigint(row.rev)));
         }
-        self.keep(&mut write, &events)?;
+        self.keep(&mut write, &events, None)?;
         self.db.write(row.rev, write).await?;
         Ok(Created::new(row, events, false))
     }
@@ -478,7 +433,7 @@ impl Logins for ScyllaStore {
         };
         let mut write = Write::default();
         write.add(&statements.insert_revocation, (user.uuid(), login, issued_by, seconds(REVOCATION_KEPT)));
-        self.keep(&mut write, &events)?;
+        self.keep(&mut write, &events, None)?;
         self.db.write(self.rev_above(0), write).await?;
         if let Revoked::Login(id) = what {
             // The revocation is what counts, for as long as a token is good; without its row the login cannot be refreshed later.

@@ -366,10 +366,18 @@ impl Writer {
         let done = self.work(db, jobs, &mut log);
         self.given = log.last;
         done.map_err(Lost::before_commit)?;
+        #[cfg(feature = "failpoints")]
+        {
+            fail::fail_point!("store.before_commit", |_| std::process::abort());
+            let io_error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+            fail::fail_point!("store.at_commit", |_| Err(Lost::at_commit(rusqlite::Error::SqliteFailure(io_error, None))));
+        }
         (self.seam)(Step::Commit, db)
             .and_then(|()| db.execute_batch("COMMIT"))
             .and_then(|()| (self.seam)(Step::Committed, db))
             .map_err(Lost::at_commit)?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("store.after_commit", |_| std::process::abort());
         self.log = log;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -34,7 +35,7 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
     if cql::database("kill -9").is_none() {
         return;
     }
-    let node = Arc::new(Node::new());
+    let node = Arc::new(Node::new(Path::new(env!("CARGO_TARGET_TMPDIR"))));
     let does = |what: fn(&Node)| {
         let node = node.clone();
         spawn_blocking(move || what(&node))

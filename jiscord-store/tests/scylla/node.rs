@@ -4,6 +4,8 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Below the workspace's root, wherever the package of the test is.
@@ -16,12 +18,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Nothing is started yet.
-    pub(crate) fn new() -> Self {
+    /// With its data in a folder of its own in this one. Nothing is started yet.
+    pub(crate) fn new(folder: &Path) -> Self {
         // Held together, so that they are two.
         let [cql, storage] = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let ports = [cql, storage].map(|listener| listener.local_addr().unwrap().port().to_string());
-        Self { data: Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cassandra-{}", ports[0])), ports }
+        Self { data: folder.join(format!("cassandra-{}", ports[0])), ports }
     }
 
     /// Where it speaks CQL, started or not.
@@ -50,6 +52,12 @@ impl Node {
     pub(crate) fn kill(&self) {
         let pid = std::fs::read_to_string(self.data.join("cassandra.pid")).unwrap();
         assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+        // It has its ports until it is gone, and its memory takes a moment.
+        let gone = Instant::now() + Duration::from_secs(30);
+        while Path::new("/proc").join(pid.trim()).exists() {
+            assert!(Instant::now() < gone, "the database does not end");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

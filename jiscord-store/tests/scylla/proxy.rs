@@ -1,4 +1,4 @@
-//! Stands between a store and its database, and loses what it is told to lose.
+//! Stands between a store and its database, and loses or holds back what it is told to.
 
 use std::{
     collections::HashSet,
@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -14,8 +15,9 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{Mutex as AsyncMutex, Notify, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 /// The requests of CQL's binary protocol that do something (v4, section 2.4).
@@ -24,13 +26,29 @@ pub(crate) const BATCH: u8 = 0x0d;
 
 const HEADER: usize = 9;
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 struct State {
     /// Nobody gets through, and whoever was through is cut off.
     shut: AtomicBool,
     /// The next request with this opcode that carries these bytes is not answered.
-    lose: Mutex<Option<(u8, Vec<u8>)>>,
+    lose: Mutex<Option<Wanted>>,
     lost: AtomicU64,
+    /// The next such requests are held back, one each.
+    hold: Mutex<Vec<Wanted>>,
+    held: Mutex<Vec<Held>>,
+    holds: Notify,
+}
+
+/// An opcode, and bytes that the request carries.
+type Wanted = (u8, Vec<u8>);
+
+/// A request, and where it was on its way.
+struct Held {
+    wanted: Wanted,
+    to: Arc<AsyncMutex<OwnedWriteHalf>>,
+    frame: Vec<u8>,
 }
 
 pub(crate) struct Proxy {
@@ -85,8 +103,36 @@ impl Proxy {
     }
 
     /// The next such request gets to the database, but its answer does not come back.
-    pub(crate) fn lose_answer(&self, opcode: u8, with: &str) {
-        *self.state.lose.lock().unwrap() = Some((opcode, with.as_bytes().to_vec()));
+    pub(crate) fn lose_answer(&self, opcode: u8, with: impl AsRef<[u8]>) {
+        *self.state.lose.lock().unwrap() = Some((opcode, with.as_ref().to_vec()));
+    }
+
+    /// The next such request does not get to the database before [`Proxy::release`].
+    pub(crate) fn hold(&self, opcode: u8, with: impl AsRef<[u8]>) {
+        self.state.hold.lock().unwrap().push((opcode, with.as_ref().to_vec()));
+    }
+
+    /// Returns when so many are held back.
+    pub(crate) async fn holds(&self, requests: usize) {
+        let held = async {
+            while self.state.held.lock().unwrap().len() < requests {
+                // One that comes before it is waited for is kept.
+                self.state.holds.notified().await;
+            }
+        };
+        timeout(PATIENCE, held).await.expect("as many are held back");
+    }
+
+    /// Lets through what was held back for these bytes, however late it is.
+    pub(crate) async fn release(&self, with: impl AsRef<[u8]>) {
+        let held: Vec<_> = {
+            let mut held = self.state.held.lock().unwrap();
+            held.extract_if(.., |held| held.wanted.1 == with.as_ref()).collect()
+        };
+        assert!(!held.is_empty(), "nothing is held back");
+        for held in held {
+            held.to.lock().await.write_all(&held.frame).await.unwrap();
+        }
     }
 
     /// How many answers were lost.
@@ -107,20 +153,23 @@ async fn frame(from: &mut OwnedReadHalf) -> std::io::Result<Vec<u8>> {
 
 type Streams = Mutex<HashSet<[u8; 2]>>;
 
-async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, unanswered: &Streams) -> std::io::Result<()> {
+async fn requests(mut from: OwnedReadHalf, to: OwnedWriteHalf, state: &State, unanswered: &Streams) -> std::io::Result<()> {
+    let to = Arc::new(AsyncMutex::new(to));
     loop {
         let frame = frame(&mut from).await?;
-        {
-            let mut lose = state.lose.lock().unwrap();
-            let is_it = |(opcode, with): &mut (u8, Vec<u8>)| {
-                frame[4] == *opcode && frame[HEADER..].windows(with.len()).any(|bytes| bytes == with)
-            };
-            if lose.take_if(is_it).is_some() {
-                unanswered.lock().unwrap().insert([frame[2], frame[3]]);
-                state.lost.fetch_add(1, SeqCst);
-            }
+        let is_it =
+            |(opcode, with): &mut Wanted| frame[4] == *opcode && frame[HEADER..].windows(with.len()).any(|bytes| bytes == with);
+        if state.lose.lock().unwrap().take_if(is_it).is_some() {
+            unanswered.lock().unwrap().insert([frame[2], frame[3]]);
+            state.lost.fetch_add(1, SeqCst);
         }
-        to.write_all(&frame).await?;
+        let hold = state.hold.lock().unwrap().extract_if(.., is_it).next();
+        if let Some(wanted) = hold {
+            state.held.lock().unwrap().push(Held { wanted, to: to.clone(), frame });
+            state.holds.notify_one();
+            continue;
+        }
+        to.lock().await.write_all(&frame).await?;
     }
 }
 

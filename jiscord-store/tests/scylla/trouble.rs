@@ -25,6 +25,7 @@ async fn behind_a_proxy(keyspace: &Keyspace) -> (Proxy, Options) {
     (proxy, options)
 }
 
+/// I1, I2.
 #[tokio::test]
 async fn an_answer_that_is_lost_is_no_second_message() {
     let keyspace = keyspace!("lost answers");

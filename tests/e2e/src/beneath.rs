@@ -5,23 +5,20 @@ use std::{
     env,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::Commands;
-use scylla::client::session_builder::SessionBuilder;
+use rustix::process::{Pid, Signal, kill_process};
+use scylla::{client::session_builder::SessionBuilder, value::CqlTimeuuid};
 use tempfile::TempDir;
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
-};
 use uuid::Uuid;
 
-use crate::{Logged, PATIENCE};
+use crate::{Logged, PATIENCE, Proxy, Tampering};
 
 /// Names a database, `host:port`, that the tests may make keyspaces in.
 const CQL: &str = "JISCORD_TEST_CQL";
@@ -47,10 +44,13 @@ pub struct Beneath {
     redis: Option<Child>,
     redis_port: u16,
     folder: TempDir,
+    /// Where the database is, past the wire.
+    database: String,
     keyspace: String,
     /// Other tests may use the keyspace afterwards.
     shared: bool,
-    wire: Wire,
+    database_wire: Proxy,
+    redis_wire: Proxy,
 }
 
 impl Beneath {
@@ -60,6 +60,11 @@ impl Beneath {
 
     /// On that database, or on the one that all tests share.
     pub(crate) async fn on(own: Option<String>) -> Self {
+        Self::tampering(own, None, None).await
+    }
+
+    /// The same, with something that changes what passes to and from the database, and Redis.
+    pub async fn tampering(own: Option<String>, with_database: Option<Tampering>, with_redis: Option<Tampering>) -> Self {
         let shared = own.is_none();
         let database = own.or_else(|| env::var(CQL).ok()).unwrap_or_else(|| {
             panic!("{CQL}=host:port of a ScyllaDB or Cassandra is not set; ./x test starts one and sets it");
@@ -72,13 +77,16 @@ impl Beneath {
             }
             None => format!("e2e_{}", Uuid::new_v4().simple()),
         };
+        let redis_port = free_port();
         let mut beneath = Self {
             redis: None,
-            redis_port: free_port(),
+            redis_port,
             folder: tempfile::tempdir().unwrap(),
+            database: database.clone(),
             keyspace,
             shared,
-            wire: Wire::lay(database.parse().unwrap()).await,
+            database_wire: Proxy::tampering(database.parse().unwrap(), with_database).await,
+            redis_wire: Proxy::tampering(local(redis_port), with_redis).await,
         };
         beneath.start_redis();
         beneath
@@ -86,16 +94,21 @@ impl Beneath {
 
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let settings = [
-            ("SCYLLA_CONTACT_POINTS", self.wire.here.to_string()),
+            ("SCYLLA_CONTACT_POINTS", self.database_wire.address().to_string()),
             ("SCYLLA_KEYSPACE", self.keyspace.clone()),
-            ("REDIS_URL", self.redis_url()),
+            ("REDIS_URL", format!("redis://{}", self.redis_wire.address())),
         ];
         settings.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }
 
-    /// Where Redis is.
+    /// Where Redis is, past the wire.
     pub fn redis_url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.redis_port)
+    }
+
+    /// A connection to Redis, past the wire.
+    pub fn redis(&self) -> redis::Connection {
+        redis::Client::open(self.redis_url()).unwrap().get_connection_with_timeout(PATIENCE).unwrap()
     }
 
     /// Ends Redis at once; it forgets everything.
@@ -106,46 +119,102 @@ impl Beneath {
         }
     }
 
-    /// Starts it, or starts it again at the same address.
+    /// Halts Redis where it is.
+    pub fn pause_redis(&self) {
+        self.signal_redis(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume_redis(&self) {
+        self.signal_redis(Signal::CONT);
+    }
+
+    fn signal_redis(&self, signal: Signal) {
+        let id = self.redis.as_ref().expect("it runs").id();
+        kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Has Redis write down what it holds now.
+    pub fn save_redis(&self) {
+        redis::cmd("SAVE").exec(&mut self.redis()).unwrap();
+    }
+
+    /// Starts it, or starts it again at the same address, with nothing in it.
     pub fn start_redis(&mut self) {
-        let program = env::var(REDIS).unwrap_or_else(|_| "redis-server".to_owned());
-        // Somebody may take the port between the look and the start, for a moment.
-        for _ in 0..50 {
-            let mut redis = Command::new(&program)
-                .args(["--bind", "127.0.0.1", "--port", &self.redis_port.to_string(), "--save", "", "--appendonly", "no"])
-                .arg("--dir")
-                .arg(self.folder.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap_or_else(|error| panic!("{program}: {error}; install Redis, or name one in {REDIS}"));
-            let mut lines = BufReader::new(redis.stdout.take().unwrap()).lines().map_while(Result::ok);
-            if lines.any(|line| line.contains("Ready to accept connections")) {
-                // Read to the end, so that it never waits for somebody to listen.
-                thread::spawn(move || lines.for_each(drop));
-                self.redis = Some(redis);
-                return;
+        let _ = std::fs::remove_file(self.folder.path().join("dump.rdb"));
+        self.start_redis_again();
+    }
+
+    /// Starts it again with what it wrote down last.
+    pub fn start_redis_again(&mut self) {
+        self.redis = Some(run_redis(self.folder.path(), self.redis_port, &[], &[]));
+    }
+
+    /// Starts it again with nothing in it, with these environment variables.
+    pub fn start_redis_with(&mut self, variables: &[(&str, &str)]) {
+        let _ = std::fs::remove_file(self.folder.path().join("dump.rdb"));
+        self.redis = Some(run_redis(self.folder.path(), self.redis_port, &[], variables));
+    }
+
+    /// Copies Redis into a second one that stays as it is from now on, until [`Self::fail_over`].
+    pub fn copy_redis(&self) -> Copy {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        let redis = run_redis(folder.path(), port, &["--replicaof", "127.0.0.1", &self.redis_port.to_string()], &[]);
+        let copy = Copy { redis, port, folder };
+        let mut connection =
+            redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap().get_connection_with_timeout(PATIENCE).unwrap();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let says: String = redis::cmd("INFO").arg("replication").query(&mut connection).unwrap();
+            if says.contains("master_link_status:up") {
+                break;
             }
-            let _ = redis.kill();
-            let _ = redis.wait();
-            thread::sleep(Duration::from_millis(100));
+            assert!(Instant::now() < until, "the copy of Redis is not made: {says}");
+            thread::sleep(Duration::from_millis(50));
         }
-        panic!("{program} does not start on port {}", self.redis_port);
+        redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec(&mut connection).unwrap();
+        copy
+    }
+
+    /// Ends Redis at once, and puts the copy in its place.
+    pub fn fail_over(&mut self, copy: Copy) {
+        self.stop_redis();
+        (self.redis, self.redis_port, self.folder) = (Some(copy.redis), copy.port, copy.folder);
+        self.redis_wire.aim(local(self.redis_port));
+        self.redis_wire.drop_connections();
+    }
+
+    /// The wire between the services and Redis.
+    pub fn redis_wire(&mut self) -> &mut Proxy {
+        &mut self.redis_wire
+    }
+
+    /// The wire between the services and the database.
+    pub fn database_wire(&mut self) -> &mut Proxy {
+        &mut self.database_wire
+    }
+
+    /// The message that a nonce stands for, past the wire.
+    pub async fn claimed(&self, nonce: &str) -> Option<String> {
+        let session = SessionBuilder::new().known_node(self.database.as_str()).build().await.unwrap();
+        let claims = format!("SELECT message_id FROM {}.message_nonces WHERE nonce = ? ALLOW FILTERING", self.keyspace);
+        let claims = session.query_unpaged(claims, (nonce,)).await.unwrap().into_rows_result().unwrap();
+        claims.maybe_first_row::<(CqlTimeuuid,)>().unwrap().map(|(id,)| id.to_string())
     }
 
     /// Takes the database away from the services.
     pub fn cut_database(&mut self) {
-        self.wire.cut();
+        self.database_wire.cut();
     }
 
     /// Gives it back.
     pub async fn mend_database(&mut self) {
-        self.wire.mend().await;
+        self.database_wire.mend().await;
     }
 
     /// The log on Redis, in order, once nothing more comes.
     pub(crate) fn events(&self) -> Vec<Logged> {
-        let mut redis = redis::Client::open(self.redis_url()).unwrap().get_connection_with_timeout(PATIENCE).unwrap();
+        let mut redis = self.redis();
         let mut read = || {
             let mut events = BTreeMap::new();
             let topics: Vec<String> = redis.keys("log:*").unwrap();
@@ -195,49 +264,47 @@ async fn empty(database: &str, keyspace: &str) {
     }
 }
 
+/// A Redis that is a copy of another.
+pub struct Copy {
+    redis: Child,
+    port: u16,
+    folder: TempDir,
+}
+
+/// Starts a Redis, and returns when it is ready.
+fn run_redis(folder: &Path, port: u16, more: &[&str], variables: &[(&str, &str)]) -> Child {
+    let program = env::var(REDIS).unwrap_or_else(|_| "redis-server".to_owned());
+    // Somebody may take the port between the look and the start, for a moment.
+    for _ in 0..50 {
+        let mut redis = Command::new(&program)
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
+            .args(more)
+            .envs(variables.iter().copied())
+            .arg("--dir")
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}; install Redis, or name one in {REDIS}"));
+        let mut lines = BufReader::new(redis.stdout.take().unwrap()).lines().map_while(Result::ok);
+        if lines.any(|line| line.contains("Ready to accept connections")) {
+            // Read to the end, so that it never waits for somebody to listen.
+            thread::spawn(move || lines.for_each(drop));
+            return redis;
+        }
+        let _ = redis.kill();
+        let _ = redis.wait();
+        thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{program} does not start on port {port}");
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
 /// A port below those that the system hands out, so that it stays free while a server is started again.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let start = 10_000 + u16::try_from(Uuid::new_v4().as_u128() % 10_000).unwrap();
     (start..).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
-}
-
-/// Passes connections on for as long as it is whole.
-struct Wire {
-    here: SocketAddr,
-    there: SocketAddr,
-    passing: Option<JoinHandle<()>>,
-}
-
-impl Wire {
-    async fn lay(there: SocketAddr) -> Self {
-        let mut wire = Self { here: SocketAddr::from(([127, 0, 0, 1], free_port())), there, passing: None };
-        wire.mend().await;
-        wire
-    }
-
-    async fn mend(&mut self) {
-        let (listener, there) = (TcpListener::bind(self.here).await.unwrap(), self.there);
-        self.passing = Some(tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((mut near, _)) = listener.accept().await {
-                connections.spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(there).await {
-                        let _ = copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
-            }
-        }));
-    }
-
-    fn cut(&mut self) {
-        if let Some(passing) = self.passing.take() {
-            passing.abort();
-        }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.cut();
-    }
 }

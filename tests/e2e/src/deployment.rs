@@ -2,7 +2,8 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     process::{ExitStatus, Output},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -11,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Caller, PATIENCE, Person, beneath::Beneath, process::Process};
+use crate::{Caller, PATIENCE, Person, Proxy, beneath::Beneath, process::Process};
 
 /// Picks the set-up: `services` for the three services and a second gateway, else the all-in-one.
 const SHAPE: &str = "JISCORD_E2E";
@@ -26,7 +27,11 @@ pub struct Deployment {
     /// beneath them goes.
     processes: Vec<Process>,
     beneath: Option<Beneath>,
+    /// To data-service, where there are two.
+    data_wire: Option<Proxy>,
+    /// Logs, and the all-in-one's data if nobody says otherwise.
     folder: TempDir,
+    data: PathBuf,
     registered: AtomicUsize,
 }
 
@@ -57,10 +62,20 @@ impl Deployment {
     /// The all-in-one.
     pub async fn one(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        Self::one_at(folder, data, settings).await
+    }
+
+    /// The all-in-one with its data in this folder.
+    pub async fn one_in(data: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::one_at(tempfile::tempdir().unwrap(), data.to_owned(), settings).await
+    }
+
+    async fn one_at(folder: TempDir, data: PathBuf, settings: &[(&str, &str)]) -> Self {
         let mut settings = owned(settings);
-        settings.push(("JISCORD_DATA_DIR".into(), folder.path().join("data").to_str().unwrap().into()));
+        settings.push(("JISCORD_DATA_DIR".into(), data.to_str().unwrap().into()));
         let processes = vec![Process::start("jiscord", 1, folder.path(), settings).await];
-        Self { processes, beneath: None, folder, registered: AtomicUsize::new(0) }
+        Self { processes, beneath: None, data_wire: None, folder, data, registered: AtomicUsize::new(0) }
     }
 
     /// The three services, and a second gateway.
@@ -78,13 +93,27 @@ impl Deployment {
         Self::services_at(settings, false, Beneath::on(Some(database.to_owned())).await).await
     }
 
+    /// The three services, a second gateway and a second data-service on this. Whoever asks data-service asks over a wire, which
+    /// leads to the first one until it is aimed at the other ([`Self::use_data_service`]).
+    pub async fn doubled_over(beneath: Beneath, settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::services_with(settings, false, true, beneath).await;
+        let folder = server.folder.path().to_owned();
+        server.processes.push(Process::start("data-service", 2, &folder, server.processes[0].settings()).await);
+        server
+    }
+
     async fn services_at(settings: &[(&str, &str)], by_default: bool, beneath: Beneath) -> Self {
+        Self::services_with(settings, by_default, false, beneath).await
+    }
+
+    async fn services_with(settings: &[(&str, &str)], by_default: bool, wired: bool, beneath: Beneath) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = owned(settings);
         settings.extend(beneath.settings());
         settings.push(("JWT_SECRET".into(), JWT_SECRET.into()));
         settings.push(("JISCORD_SERVICE_TOKEN".into(), SERVICE_TOKEN.into()));
         let mut processes = Vec::new();
+        let mut data_wire = None;
         for (name, number, url) in [
             ("data-service", 1, Some("DATA_SERVICE_URL")),
             ("auth-service", 1, Some("AUTH_SERVICE_URL")),
@@ -93,11 +122,16 @@ impl Deployment {
         ] {
             let port = if by_default && number == 1 { "" } else { "0" };
             let process = Process::start_at(port, name, number, folder.path(), settings.clone()).await;
-            let told = url.filter(|_| !by_default).map(|url| (url.to_owned(), process.url().to_owned()));
-            settings.extend(told);
+            let mut address = process.url().to_owned();
+            if wired && name == "data-service" {
+                let wire = Proxy::to(host(&address)).await;
+                address = format!("http://{}", wire.address());
+                data_wire = Some(wire);
+            }
+            settings.extend(url.filter(|_| !by_default).map(|url| (url.to_owned(), address)));
             processes.push(process);
         }
-        Self { processes, beneath: Some(beneath), folder, registered: AtomicUsize::new(0) }
+        Self { processes, beneath: Some(beneath), data_wire, data: PathBuf::new(), folder, registered: AtomicUsize::new(0) }
     }
 
     /// All-in-ones beside each other on one database and one Redis, this many.
@@ -132,9 +166,10 @@ impl Deployment {
 
     /// Where data-service is.
     pub fn data(&self) -> String {
-        match &self.processes[..] {
-            [one] => format!("{}/api/data", one.url()),
-            services => services[0].url().to_owned(),
+        match (&self.processes[..], &self.data_wire) {
+            ([one], _) => format!("{}/api/data", one.url()),
+            (_, Some(wire)) => format!("http://{}", wire.address()),
+            (services, None) => services[0].url().to_owned(),
         }
     }
 
@@ -145,7 +180,7 @@ impl Deployment {
 
     /// Where a gateway is.
     pub fn ws_of(&self, gateway: usize) -> String {
-        let gateways = if self.beneath.is_some() { &self.processes[2..] } else { &self.processes[..] };
+        let gateways = if self.beneath.is_some() { &self.processes[2..4] } else { &self.processes[..] };
         format!("{}/ws", gateways[gateway % gateways.len()].url().replacen("http", "ws", 1))
     }
 
@@ -162,6 +197,19 @@ impl Deployment {
     /// data-service's process, and what is beneath it.
     pub fn data_service_and_beneath(&mut self) -> (&mut Process, &mut Beneath) {
         (&mut self.processes[0], self.beneath.as_mut().unwrap())
+    }
+
+    /// The second data-service's process, where there are two.
+    pub fn second_data_service(&mut self) -> &mut Process {
+        &mut self.processes[4]
+    }
+
+    /// From now on this data-service is asked, 0 or 1 of two. What the other one was asked stays there, and nobody hears what
+    /// came of it.
+    pub fn use_data_service(&self, number: usize) {
+        let wire = self.data_wire.as_ref().unwrap();
+        wire.aim(host(self.processes[4 * number].url()));
+        wire.drop_connections();
     }
 
     /// auth-service's process.
@@ -201,6 +249,17 @@ impl Deployment {
         for process in &mut self.processes {
             process.restart().await;
         }
+    }
+
+    /// The all-in-one's process; of several data-service's.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.processes[0]
+    }
+
+    /// A process that clients have their sockets at.
+    pub fn process_of(&mut self, gateway: usize) -> &mut Process {
+        let (first, gateways) = if self.beneath.is_some() { (2, 2) } else { (0, 1) };
+        &mut self.processes[first + gateway % gateways]
     }
 
     /// What becomes of a second all-in-one on the same data.
@@ -257,9 +316,14 @@ impl Deployment {
         }
     }
 
-    fn data_folder(&self) -> PathBuf {
-        self.folder.path().join("data")
+    /// Where the all-in-one keeps its data.
+    pub fn data_folder(&self) -> PathBuf {
+        self.data.clone()
     }
+}
+
+fn host(url: &str) -> SocketAddr {
+    url.trim_start_matches("http://").parse().unwrap()
 }
 
 fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -1,7 +1,9 @@
 //! Plain HTTP, with no more knowledge of the API than a path and a body.
 
+use std::time::Duration;
+
 use reqwest::{
-    Client, Method,
+    Client, Method, RequestBuilder,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use serde_json::Value;
@@ -77,10 +79,26 @@ impl Caller {
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
-        let response = request.timeout(PATIENCE).send().await.unwrap();
+        Self::ask(request, PATIENCE).await.unwrap()
+    }
+
+    /// GET; none where no answer comes in this time.
+    pub async fn try_get(&self, path: &str, patience: Duration) -> Option<Answer> {
+        let request = self.http.get(format!("{}{path}", self.base)).headers(self.headers.clone());
+        Self::ask(request, patience).await.ok()
+    }
+
+    /// POST of a JSON body; none where no answer comes in this time.
+    pub async fn try_post(&self, path: &str, body: &Value, patience: Duration) -> Option<Answer> {
+        let request = self.http.post(format!("{}{path}", self.base)).headers(self.headers.clone()).json(body);
+        Self::ask(request, patience).await.ok()
+    }
+
+    async fn ask(request: RequestBuilder, patience: Duration) -> reqwest::Result<Answer> {
+        let response = request.timeout(patience).send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = response.bytes().await.unwrap();
-        Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() }
+        let body = response.bytes().await?;
+        Ok(Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
     }
 }
 

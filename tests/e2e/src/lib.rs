@@ -11,17 +11,20 @@ mod http;
 mod person;
 mod process;
 mod program;
+mod proxy;
 mod raw;
 mod socket;
 
 use std::time::Duration;
 
 pub use self::{
-    beneath::{Beneath, has_database},
+    beneath::{Beneath, Copy, has_database},
     deployment::{Deployment, Logged},
     http::{Answer, Caller},
     person::Person,
     process::{Process, plain},
+    program::use_programs,
+    proxy::{Proxy, Tamper, Tampering},
     raw::{Raw, frame},
     socket::{End, Socket},
 };

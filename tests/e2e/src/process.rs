@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    param::{clock_ticks_per_second, page_size},
+    process::{Pid, Resource, Signal, getrlimit, kill_process},
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -31,7 +34,8 @@ pub struct Process {
 
 impl Process {
     /// Starts the program of this name on a free port. Its log goes into the folder.
-    pub(crate) async fn start(name: &'static str, number: usize, folder: &Path, settings: Vec<(String, String)>) -> Self {
+    /// Started, on a free port, with its log in the folder.
+    pub async fn start(name: &'static str, number: usize, folder: &Path, settings: Vec<(String, String)>) -> Self {
         Self::start_at("0", name, number, folder, settings).await
     }
 
@@ -73,13 +77,78 @@ impl Process {
 
     /// Asks it to end, and says how it did.
     pub async fn terminate(&mut self) -> ExitStatus {
+        kill_process(self.running(), Signal::TERM).unwrap();
         let child = self.child.take().unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
         // Put back, so that it does not outlive a test that waits in vain.
         let status = within(END, self.child.insert(child).wait()).await.unwrap();
         self.child = None;
         status
+    }
+
+    /// Waits until it ends by itself; false if it does not in this time.
+    pub async fn ended(&mut self, patience: Duration) -> bool {
+        let Some(child) = &mut self.child else { return true };
+        let ended = tokio::time::timeout(patience, child.wait()).await.is_ok();
+        if ended {
+            self.child = None;
+        }
+        ended
+    }
+
+    /// Halts it where it is.
+    pub fn pause(&self) {
+        kill_process(self.running(), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        kill_process(self.running(), Signal::CONT).unwrap();
+    }
+
+    /// The most files that it may have open from now on; none: as many as it could have had from the start.
+    pub fn limit_files(&self, most: Option<u64>) {
+        let most = most.or(getrlimit(Resource::Nofile).maximum).map_or("unlimited".to_owned(), |most| most.to_string());
+        let pid = self.running().as_raw_nonzero().to_string();
+        let mut prlimit = std::process::Command::new("prlimit");
+        let status = prlimit.args(["--pid", &pid, &format!("--nofile={most}:")]).status().unwrap();
+        assert!(status.success(), "prlimit: {status}");
+    }
+
+    /// How many files it has open.
+    pub fn files(&self) -> usize {
+        fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// How many bytes of memory it has.
+    pub fn memory(&self) -> u64 {
+        let pages = fs::read_to_string(self.proc("statm")).unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * page_size() as u64
+    }
+
+    /// How much time of a core it has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(self.proc("stat")).unwrap();
+        // The name before may have spaces in it.
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 1_000 / clock_ticks_per_second())
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.running().as_raw_nonzero()))
+    }
+
+    fn running(&self) -> Pid {
+        let id = self.pid().expect("it runs");
+        Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+    }
+
+    /// Starts it again after an end, at the same address, this once with more settings.
+    pub async fn restart_with(&mut self, more: &[(&str, &str)]) {
+        let kept = self.settings.len();
+        self.settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self.restart().await;
+        self.settings.truncate(kept);
     }
 
     /// Starts it again after an end, at the same address.
@@ -92,6 +161,22 @@ impl Process {
             assert!(Instant::now() < until, "{} does not come back: {}", self.name, self.last_words());
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        self.settings.clone()
+    }
+
+    /// Whether a second one with these settings more says in this time where it is; it is ended. And what it has logged.
+    pub async fn another_starts(&self, more: &[(&str, &str)], patience: Duration) -> (bool, String) {
+        let mut command = self.command("0");
+        let mut another = command.envs(more.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(another.stdout.take().unwrap()).lines();
+        let starts =
+            tokio::time::timeout(patience, said.next_line()).await.is_ok_and(|line| line.is_ok_and(|line| line.is_some()));
+        another.start_kill().unwrap();
+        let output = within(PATIENCE, another.wait_with_output()).await.unwrap();
+        (starts, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// What becomes of a second one with the same settings, on another port.
@@ -139,7 +224,7 @@ pub fn plain(name: &'static str) -> Command {
         let name = name.to_string_lossy();
         let services =
             name.ends_with("_SERVICE_URL") || name == "GATEWAY_URL" || name == "REDIS_URL" || name.starts_with("SCYLLA_");
-        if services || name.starts_with("JISCORD_") || name.starts_with("JWT_SECRET") || name == "PORT" {
+        if services || name == "FAILPOINTS" || name.starts_with("JISCORD_") || name.starts_with("JWT_SECRET") || name == "PORT" {
             command.env_remove(&*name);
         }
     }

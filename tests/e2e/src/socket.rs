@@ -1,8 +1,10 @@
 //! A gateway connection that knows frames as JSON and no more.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 use crate::{PATIENCE, within};
@@ -31,6 +33,24 @@ impl Socket {
         let mut socket = Self(socket);
         let hello = socket.next().await.unwrap();
         (socket, hello)
+    }
+
+    /// Connects, and hears HELLO; none where nobody answers in this time.
+    pub async fn dial(url: &str, patience: Duration) -> Option<Self> {
+        Self::dial_from(TcpSocket::new_v4().ok()?, url, patience).await
+    }
+
+    /// The same from a TCP socket with settings of its own.
+    pub async fn dial_from(from: TcpSocket, url: &str, patience: Duration) -> Option<Self> {
+        let dialling = async {
+            let host = url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
+            let stream = from.connect(host.parse().ok()?).await.ok()?;
+            stream.set_nodelay(true).ok()?;
+            let mut socket = Self(client_async(url, stream).await.ok()?.0);
+            let hello = socket.next().await.ok()?;
+            (hello["op"] == "HELLO").then_some(socket)
+        };
+        tokio::time::timeout(patience, dialling).await.ok()?
     }
 
     /// Says a frame.

@@ -1,7 +1,10 @@
 //! Starting, ending, and what lies between.
 
+use std::time::Duration;
+
 use jiscord_e2e::{Caller, Deployment, PATIENCE, Raw, Socket, within};
 use serde_json::json;
+use tokio::time::sleep;
 
 #[tokio::test]
 async fn sigterm_sends_everybody_away_and_ends_well() {
@@ -134,6 +137,33 @@ async fn health_is_open_and_says_ok() {
     for base in [server.auth(), server.data()] {
         for path in ["/health", "/health/live", "/health/ready"] {
             assert_eq!(Caller::new(&*base).get(path).await.is(200)["status"], "ok");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_wrote_while_the_process_was_halted_is_not_closed_for_silence() {
+    let mut server = Deployment::with(&[("JISCORD_HEARTBEAT_MS", "400")]).await;
+    let ada = server.register("ada").await;
+    let mut sessions = Vec::new();
+    for n in 0..8 {
+        let mut socket = Socket::open(&server.ws_of(0)).await;
+        socket.say("IDENTIFY", json!({"token": ada.token, "device": n.to_string()})).await;
+        socket.hear("READY").await;
+        sessions.push(socket);
+    }
+    server.process_of(0).pause();
+    // Longer than anybody may be silent.
+    for _ in 0..4 {
+        sleep(Duration::from_millis(200)).await;
+        for session in &mut sessions {
+            session.say("HEARTBEAT", json!(null)).await;
+        }
+    }
+    server.process_of(0).go_on();
+    for session in &mut sessions {
+        for _ in 0..4 {
+            session.hear("HEARTBEAT_ACK").await;
         }
     }
 }

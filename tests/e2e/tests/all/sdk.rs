@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jiscord_client::{Client, Endpoints, Error, Event, Events, Http, core::model::Message};
+use jiscord_client::{Client, Endpoints, Error, Event, Events, Http, ResumePoint, core::model::Message};
 use jiscord_e2e::{Deployment, PATIENCE, within};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -31,6 +31,18 @@ async fn hear_message(events: &mut Events) -> Message {
     match hear(events).await {
         Event::MessageCreate(message) => message,
         other => panic!("a message was expected, not {other:?}"),
+    }
+}
+
+/// Adds what is said, up to that.
+async fn hear_up_to(events: &mut Events, heard: &mut Vec<String>, last: &str) {
+    loop {
+        if let Event::MessageCreate(message) = within(LONG, events.next()).await.unwrap().unwrap() {
+            heard.push(message.content);
+            if heard.last().is_some_and(|heard| heard == last) {
+                return;
+            }
+        }
     }
 }
 
@@ -87,6 +99,7 @@ async fn sends_outlive_the_server_in_their_order_and_once() {
     let (mut ada_hears, mut bob_hears) = (ada.events(), bob.events());
     ready(&mut ada_hears).await;
     ready(&mut bob_hears).await;
+    let mut heard = Vec::new();
 
     // Killed in the middle of these.
     let send = |from: usize, to: usize| {
@@ -94,7 +107,7 @@ async fn sends_outlive_the_server_in_their_order_and_once() {
         tokio::spawn(async move { join_all((from..to).map(|n| ada.send(channel, format!("message {n}")).into_future())).await })
     };
     let first = send(0, 300);
-    while !matches!(hear(&mut bob_hears).await, Event::MessageCreate(message) if message.content == "message 20") {}
+    hear_up_to(&mut bob_hears, &mut heard, "message 20").await;
     server.kill9().await;
     // And these while it is away.
     let second = send(300, 350);
@@ -108,10 +121,8 @@ async fn sends_outlive_the_server_in_their_order_and_once() {
 
     // Both come back, and live goes on.
     ready(&mut ada_hears).await;
-    ready(&mut bob_hears).await;
-    let last = ada.send(channel, "and on").await.unwrap().message_id;
-    while hear_message(&mut bob_hears).await.message_id != last {}
-    ids.push(last);
+    ids.push(ada.send(channel, "and on").await.unwrap().message_id);
+    hear_up_to(&mut bob_hears, &mut heard, "and on").await;
 
     let mut history = Vec::new();
     let mut page = bob.http().messages(channel).limit(100).await.unwrap();
@@ -124,7 +135,63 @@ async fn sends_outlive_the_server_in_their_order_and_once() {
     let contents: Vec<_> = history.iter().map(|message| message.content.clone()).collect();
     let said: Vec<_> = (0..350).map(|n| format!("message {n}")).chain(["and on".into()]).collect();
     assert_eq!(contents, said);
+    assert_eq!(heard, said, "each once, and in order");
     assert_eq!(history.iter().map(|message| message.message_id).collect::<Vec<_>>(), ids);
+}
+
+#[tokio::test]
+async fn a_bot_that_starts_again_hears_each_message_once() {
+    let server = Deployment::start().await;
+    let (ada, bob) = (client(&server, "ada").await, client(&server, "bob").await);
+    let guild = ada.http().create_guild("Computing").await.unwrap().guild_id;
+    let channel = ada.http().create_channel(guild, "engines").await.unwrap().channel_id;
+    bob.http().join(guild).await.unwrap();
+    let say = async |numbers: std::ops::Range<u32>| {
+        for n in numbers {
+            ada.send(channel, n.to_string()).await.unwrap();
+        }
+    };
+    let endpoints = Endpoints::services(&server.auth(), &server.data(), &server.ws()).unwrap();
+    let login = Http::new(endpoints.clone()).unwrap().login("bob@example.com", "correct horse").await.unwrap();
+    let again = async |point: &str| {
+        let point: ResumePoint = serde_json::from_str(point).unwrap();
+        let client = Client::builder(endpoints.clone()).resume(point).connect(&*login.token).await.unwrap();
+        (client.events(), client)
+    };
+    let mut events = bob.events();
+    let mut heard = Vec::new();
+    say(0..10).await;
+    hear_up_to(&mut events, &mut heard, "4").await;
+    let point = serde_json::to_string(&events.resume_point().unwrap()).unwrap();
+    bob.close().await;
+    say(10..15).await;
+
+    // The session goes on, and tells what came after that.
+    let (mut events, bob) = again(&point).await;
+    hear_up_to(&mut events, &mut heard, "14").await;
+    assert!(matches!(hear(&mut events).await, Event::Resumed));
+    let point = serde_json::to_string(&events.resume_point().unwrap()).unwrap();
+    bob.close().await;
+
+    // Another one has its place: what was missed is in the history.
+    let other = Client::builder(endpoints.clone()).connect(&*login.token).await.unwrap();
+    say(15..20).await;
+    let (mut events, _bob) = again(&point).await;
+    assert!(matches!(within(PATIENCE, events.next()).await, Some(Ok(Event::Ready(_)))));
+    say(20..22).await;
+    let resynced = loop {
+        match hear(&mut events).await {
+            Event::MessageCreate(message) => heard.push(message.content),
+            Event::Resynced(resynced) => break resynced,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((resynced.topics, resynced.gone, resynced.missing), (None, vec![], vec![]));
+    assert_eq!((resynced.guilds[0].guild.guild_id, resynced.guilds[0].channels[0].channel_id), (guild, channel));
+    say(22..25).await;
+    hear_up_to(&mut events, &mut heard, "24").await;
+    assert_eq!(heard, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
+    drop(other);
 }
 
 #[tokio::test]

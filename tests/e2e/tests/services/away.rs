@@ -1,6 +1,6 @@
 //! What the services need is away, and comes back.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use jiscord_e2e::{Answer, Caller, Deployment, PATIENCE, has_database, within};
 use serde_json::json;
@@ -87,7 +87,7 @@ async fn the_database_is_killed_and_stopped_and_started_again() {
     if !has_database("the_database_is_killed_and_stopped_and_started_again") {
         return;
     }
-    let node = Arc::new(Node::new());
+    let node = Arc::new(Node::new(Path::new(env!("CARGO_TARGET_TMPDIR"))));
     let does = async |what: fn(&Node)| {
         let node = node.clone();
         spawn_blocking(move || what(&node)).await.unwrap();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod away;
+mod bot;
 mod crash;
 mod entry;
 mod gateways;
@@ -9,3 +10,4 @@ mod gateways;
 mod node;
 mod refusals;
 mod seed;
+mod tls;

@@ -1,0 +1,64 @@
+//! The harness itself: it turns red where a push is lost, comes twice, or a log has forgotten what it holds.
+
+use jiscord_chaos::{
+    record::{Counts, Record},
+    stage::{Shape, Stage},
+};
+use jiscord_e2e::has_database;
+use rand::{SeedableRng, rngs::StdRng};
+use redis::Commands;
+
+async fn stage(shape: Shape) -> Stage {
+    Stage::set(shape, StdRng::seed_from_u64(1), None, false).await
+}
+
+/// The end of a run, and only these kinds of defects in it.
+fn only(record: &Record, is_planted: impl Fn(&Counts) -> usize) {
+    let counts = record.check();
+    assert!(is_planted(&counts) > 0, "it was not found: {counts}");
+    assert_eq!(counts.defects(), is_planted(&counts), "{counts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_push_is_an_unnoticed_gap() {
+    let mut stage = stage(Shape::One).await;
+    stage.traps.pushes.lose.set();
+    assert!(stage.more_acknowledged(20).await);
+    assert!(!stage.traps.pushes.lose.is_set());
+    assert!(stage.is_well().await);
+    only(&stage.end().await, |counts| counts.gaps);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_comes_twice_is_seen_twice() {
+    let mut stage = stage(Shape::One).await;
+    stage.traps.pushes.repeat.set();
+    assert!(stage.more_acknowledged(20).await);
+    assert!(stage.is_well().await);
+    // Its place comes twice as well, where it has one.
+    only(&stage.end().await, |counts| if counts.seen_twice > 0 { counts.seen_twice + counts.disorder } else { 0 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_was_emptied_without_a_new_epoch_is_an_unnoticed_gap() {
+    if !has_database("a_redis_that_was_emptied_without_a_new_epoch_is_an_unnoticed_gap") {
+        return;
+    }
+    let mut stage = stage(Shape::Services).await;
+    // Nobody is there while messages are stored and published.
+    for wire in &mut stage.wires {
+        wire.cut();
+    }
+    // Those on HTTP go on.
+    assert!(stage.more_acknowledged(20).await);
+    let mut redis = stage.server.beneath().redis();
+    let log: Vec<(String, String)> = redis.hgetall("log").unwrap();
+    let () = redis::cmd("FLUSHALL").query(&mut redis).unwrap();
+    let () = redis.hset_multiple("log", &log).unwrap();
+    for wire in &mut stage.wires {
+        wire.mend().await;
+    }
+    assert!(stage.is_well().await);
+    let counts = stage.end().await.check();
+    assert!(counts.gaps > 0, "{counts}");
+}
