@@ -78,6 +78,8 @@ enum Live {
     Held(Place),
     /// Its memberships changed, so that more must be loaded.
     NotYet,
+    /// So much happened that they must be loaded again.
+    Unsure,
 }
 
 /// Where a session that was cut off becomes live again.
@@ -174,13 +176,17 @@ impl Hub {
         // The line keeps what happens to this user's memberships from here on, so what is loaded now cannot be outdated
         // without notice.
         let mut member_of = Revved::default();
-        for membership in self.ask(self.backend.memberships(actor, user)).await? {
-            member_of.put(membership.guild.guild_id, membership.rev, ());
-        }
+        let mut is_loaded = false;
         let mut pins = HashMap::default();
         // The guilds' topics and this user's are heard from some position on: what comes before it must have been told.
         let mut from = seat.topic.from;
         loop {
+            if !is_loaded {
+                for membership in self.ask(self.backend.memberships(actor, user)).await? {
+                    member_of.put(membership.guild.guild_id, membership.rev, ());
+                }
+                is_loaded = true;
+            }
             let missing: Vec<_> = member_of.iter().map(|row| row.0).filter(|guild| !pins.contains_key(guild)).collect();
             let hosted = stream::iter(missing).map(|guild| async move { (guild, self.host(guild).await) });
             for (guild, pin) in hosted.buffer_unordered(LOADS).collect::<Vec<_>>().await {
@@ -205,6 +211,7 @@ impl Hub {
                     return Ok(seat);
                 }
                 Some(Live::NotYet) => {}
+                Some(Live::Unsure) => is_loaded = false,
                 // Detached meanwhile: whoever did that has said why.
                 None => return Err(who.end.wait().await.unwrap_or(CloseCode::TryLater).into()),
             }
@@ -258,12 +265,18 @@ impl Hub {
         let State { epoch, p, sessions, guilds: hosted, .. } = &mut *state;
         let session = sessions.get_mut(&key)?;
         if let Stage::Entering(changes) = &mut session.stage {
+            let mut is_sure = true;
             for change in changes.drain(..) {
                 match change {
+                    // He came since, or is told late to have come, and is out again.
+                    Change::Join { guild, .. } if !member_of.knows(guild) => is_sure = false,
                     Change::Join { guild, rev, .. } => _ = member_of.put(guild, rev, ()),
                     Change::Leave { guild, rev, .. } => _ = member_of.remove(guild, rev),
                     Change::Channel(_) | Change::ChannelGone { .. } => {}
                 }
+            }
+            if !is_sure {
+                return Some(Live::Unsure);
             }
         }
         if member_of.iter().any(|(guild, ..)| !pins.contains_key(&guild)) {

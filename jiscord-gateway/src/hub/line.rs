@@ -192,7 +192,7 @@ impl Hub {
 
         // A frame of their own comes first for those whom it concerns. It stands at the same position, so that the dispatcher
         // leaves out the one for everybody else.
-        let (mut concerned, mut after, mut left) = (false, None, None);
+        let (mut concerned, mut after, mut left, mut back) = (false, None, None, None);
         match change {
             Some(Change::Join { guild, user, rev }) => {
                 concerned = true;
@@ -208,6 +208,7 @@ impl Hub {
             Some(Change::Leave { guild, user, rev }) => {
                 (concerned, left) = (true, Some(guild));
                 let keys = state.go(guild, user, rev);
+                back = Some((guild, state.within(guild, user)));
                 let own = ServerFrame::GuildDelete(GuildDelete { guild_id: guild, rev }).at(p).encode().into();
                 tell(&own, Intents::GUILDS, &by_dispatcher(keys.into_iter(), count));
             }
@@ -231,6 +232,14 @@ impl Hub {
         }
         if let Some(change) = after {
             state.change(change);
+        }
+        // Told so late that he is back: who has resumed since was taken for one who came only then.
+        if let Some((guild, keys)) = back.filter(|(_, keys)| !keys.is_empty()) {
+            let resync = Resync { topics: Some(vec![Topic::Guild(guild)]), epoch: state.epoch.clone(), spread: None };
+            let text = Utf8Bytes::from(ServerFrame::Resync(resync).at(state.p).encode());
+            for (posts, to) in posts.iter_mut().zip(by_dispatcher(keys.into_iter(), count)) {
+                posts.push(Post::Stale { to, text: text.clone() });
+            }
         }
         if let Some(guild) = left {
             state.unhost(guild);

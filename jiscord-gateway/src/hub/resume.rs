@@ -5,9 +5,10 @@
 //! falls between what is told again and what is told live, and nothing is told twice.
 
 use jiscord_core::{
-    Event, GuildId, ServerFrame, Topic, UserId,
+    Event, GuildId, Position, ServerFrame, Topic, UserId,
     event::Logged,
     frame::{GuildCreate, GuildDelete, Intents, Resumed, Resync},
+    model::Rev,
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     bus::Replay,
-    chance::HashSet,
+    chance::{HashMap, HashSet},
     dispatch::{Key, Post},
 };
 
@@ -60,21 +61,16 @@ impl Hub {
 fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logged]) -> Option<Vec<Utf8Bytes>> {
     let Stage::Live(guilds) = &state.sessions.get(&key)?.stage else { return None };
     let changes: Vec<_> = events.iter().map(|logged| Change::of(&logged.event)).collect();
-    // The guilds that the user was not in: at first those where the first that is said of the user is a coming.
-    let mut away: HashSet<GuildId> = HashSet::default();
-    let mut first: HashSet<GuildId> = HashSet::default();
-    for change in changes.iter().flatten() {
-        match change {
-            Change::Join { guild, user: who, .. } if *who == user && first.insert(*guild) => _ = away.insert(*guild),
-            Change::Leave { guild, user: who, .. } if *who == user => _ = first.insert(*guild),
-            _ => {}
-        }
-    }
+    let stays = Stays::of(user, guilds, events.iter().map(|logged| logged.p).zip(&changes));
     let mut texts = Vec::new();
     for (Logged { p, event }, change) in events.iter().zip(&changes).filter(|(logged, _)| !logged.event.is_internal()) {
         let text = match change {
+            Some(Change::Join { guild, user: who, .. } | Change::Leave { guild, user: who, .. })
+                if *who == user && !stays.is_told(*guild, *p) =>
+            {
+                None
+            }
             Some(Change::Join { guild, user: who, .. }) if *who == user => {
-                away.remove(guild);
                 let object = state.guilds.get(guild).and_then(|hosted| hosted.object.as_ref());
                 let wanted = object.filter(|_| guilds.contains(guild) && intents.contains(Intents::GUILDS));
                 wanted.map(|object| {
@@ -83,7 +79,6 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
                 })
             }
             Some(Change::Leave { guild, user: who, rev }) if *who == user => {
-                away.insert(*guild);
                 let delete = ServerFrame::GuildDelete(GuildDelete { guild_id: *guild, rev: *rev });
                 intents.contains(Intents::GUILDS).then(|| delete.at(*p).encode().into())
             }
@@ -93,7 +88,7 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
                 let hears = |topic: &Topic| match topic {
                     Topic::User(of) => *of == user,
                     Topic::Guild(guild) => {
-                        guilds.contains(guild) && !away.contains(guild) && sees(state, key, *guild, event, change.as_ref())
+                        guilds.contains(guild) && !stays.is_away(*guild, *p) && sees(state, key, *guild, event, change.as_ref())
                     }
                 };
                 let told = intents.contains(intent(&event.op)) && event.topics.iter().any(hears);
@@ -103,6 +98,65 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
         texts.extend(text);
     }
     Some(texts)
+}
+
+/// How long after something happened it is told, unless that is late or for another time.
+const PROMPT: u64 = 1_000_000;
+
+/// When a user came into guilds and left them, as a stretch of the log tells it.
+struct Stays(HashMap<GuildId, Vec<Stay>>);
+
+/// From here on he is in, or out. A `rev` is a time, as a position is.
+struct Stay {
+    rev: Rev,
+    at: Position,
+    is_in: bool,
+    /// Whoever heard it live was told.
+    is_told: bool,
+}
+
+impl Stays {
+    fn of<'a>(user: UserId, now: &HashSet<GuildId>, told: impl Iterator<Item = (Position, &'a Option<Change>)>) -> Self {
+        let mut all: HashMap<_, Vec<Stay>> = HashMap::default();
+        for (at, change) in told {
+            let (guild, is_in, rev) = match change {
+                Some(Change::Join { guild, user: who, rev }) if *who == user => (*guild, true, *rev),
+                Some(Change::Leave { guild, user: who, rev }) if *who == user => (*guild, false, *rev),
+                _ => continue,
+            };
+            all.entry(guild).or_default().push(Stay { rev, at, is_in, is_told: true });
+        }
+        for (guild, stays) in &mut all {
+            // What is told late, or again, stands behind what followed it.
+            stays.sort_by_key(|stay| stay.rev);
+            for at in 0..stays.len() {
+                let next = stays.get(at + 1).map(|next| next.rev);
+                let stay = &mut stays[at];
+                // He is back by now, and that is told next.
+                let is_over = next.is_none() && !stay.is_in && now.contains(guild);
+                stay.is_told = !is_over && next.is_none_or(|next| next > stay.at.0);
+            }
+        }
+        Self(all)
+    }
+
+    fn is_told(&self, guild: GuildId, p: Position) -> bool {
+        self.0.get(&guild).is_some_and(|stays| stays.iter().any(|stay| stay.at == p && stay.is_told))
+    }
+
+    /// Whether he was out, until he came by an event that stands later.
+    fn is_away(&self, guild: GuildId, p: Position) -> bool {
+        let Some(stays) = self.0.get(&guild) else { return false };
+        let came = |(at, stay): (usize, &Stay)| {
+            let before = at.checked_sub(1).and_then(|at| stays.get(at));
+            let is_late = stay.at.0 > stay.rev + PROMPT;
+            stay.is_in
+                && p < stay.at
+                && !(is_late && p.0 > stay.rev)
+                && before.is_none_or(|before| !before.is_in && before.at < p)
+        };
+        stays.iter().enumerate().any(came)
+    }
 }
 
 /// Whether a session may see what happened in a guild.

@@ -259,13 +259,29 @@ impl State {
         keys
     }
 
-    /// A user is out of a guild. Returns his sessions that heard it until now.
+    /// A user's sessions that hear a guild.
+    pub(super) fn within(&self, guild: GuildId, user: UserId) -> Vec<Key> {
+        let hears = |key: &Key| match self.sessions.get(key).map(|session| &session.stage) {
+            Some(Stage::Live(guilds)) => guilds.contains(&guild),
+            _ => false,
+        };
+        self.keys(user).into_iter().filter(hears).collect()
+    }
+
+    /// A user is out of a guild. Returns his sessions, those as well that never heard it: they may have resumed, with memberships
+    /// that were ahead of the log, and still believe to be in it.
     pub(super) fn go(&mut self, guild: GuildId, user: UserId, rev: Rev) -> Vec<Key> {
         let mut keys = self.keys(user);
         let object = self.guilds.get_mut(&guild).and_then(|hosted| hosted.object.as_mut());
         let left = !keys.is_empty() && object.is_some_and(|object| object.leave(user, rev));
         keys.retain(|key| match self.sessions.get_mut(key).map(|session| &mut session.stage) {
-            Some(Stage::Live(guilds)) if left => guilds.remove(&guild),
+            Some(Stage::Live(guilds)) => {
+                if left {
+                    guilds.remove(&guild);
+                }
+                // Where he is back by now, that is newer.
+                !guilds.contains(&guild)
+            }
             Some(Stage::Entering(changes)) => {
                 changes.push(Change::Leave { guild, user, rev });
                 false

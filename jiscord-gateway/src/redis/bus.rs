@@ -337,21 +337,17 @@ impl Ear {
     async fn begin_again(&mut self, line: &Line, streams: &Streams) {
         let kept = line.subscribed.iter().map(|topic| (*topic, self.known(*topic).unwrap_or(line.at.last)));
         self.known = kept.collect();
-        let before = self.told;
-        let stale = self.fill(&line.at.moved, streams).await;
-        let stale = if stale.is_empty() { Stale::Nothing } else { Stale::Topics(stale) };
-        self.ahead.push_front(Heard::Gap { p: before, stale });
+        self.ahead.push_back(Heard::Gap { p: self.told, stale: Stale::Nothing });
+        let stale = self.fill(&line.at.moved, None, streams).await;
         self.has_heard(line.at.last);
+        self.is_stale(stale);
     }
 
     /// All that was published before a look has been heard by now, or was lost.
     async fn arrive(&mut self, at: At, streams: &Streams) {
-        let before = self.told;
-        let stale = self.fill(&at.moved, streams).await;
-        if !stale.is_empty() {
-            self.ahead.push_front(Heard::Gap { p: before, stale: Stale::Topics(stale) });
-        }
+        let stale = self.fill(&at.moved, None, streams).await;
         self.has_heard(at.last);
+        self.is_stale(stale);
         for topic in at.joined {
             let known = self.known.entry(topic).or_default();
             *known = at.last.max(*known);
@@ -398,25 +394,29 @@ impl Ear {
                 let all: Vec<_> = self.known.keys().filter_map(|topic| Some((*topic, self.known(*topic)?))).collect();
                 let moved = timeout(FILL, streams.moved(&all)).await.ok().and_then(Result::ok).unwrap_or_default();
                 let others = moved.into_iter().map(|(topic, _, to)| (topic, to)).filter(|(other, _)| *other != topic);
-                let before = self.told;
-                let stale = self.fill(&others.chain([(topic, p)]).collect::<Vec<_>>(), streams).await;
-                if !stale.is_empty() {
-                    let gone = stale.contains(&topic);
-                    self.ahead.push_front(Heard::Gap { p: before, stale: Stale::Topics(stale) });
-                    if gone {
-                        self.tell(event, p);
-                    }
-                }
+                let stale = self.fill(&others.chain([(topic, p)]).collect::<Vec<_>>(), Some(p), streams).await;
+                self.told = self.told.max(p);
+                self.is_stale(stale);
             }
+            // It cannot be told in its place any more.
+            _ if p < self.told => self.is_stale(vec![topic]),
             _ => self.tell(event, p),
         }
         let known = self.known.entry(topic).or_default();
         *known = p.max(*known);
     }
 
-    /// Reads what is missing of topics up to these positions, and tells it next. Returns the topics of which that is not
-    /// possible: it is not there any more, or belongs before what was told already.
-    async fn fill(&mut self, topics: &[(Topic, Position)], streams: &Streams) -> Vec<Topic> {
+    /// What was missed of these topics cannot be told: all of it lies before what is told next.
+    fn is_stale(&mut self, topics: Vec<Topic>) {
+        if !topics.is_empty() {
+            self.ahead.push_back(Heard::Gap { p: self.told, stale: Stale::Topics(topics) });
+        }
+    }
+
+    /// Reads what is missing of topics up to these positions, and tells it next, up to and with `upto`; what is above that is
+    /// heard yet. Returns the topics of which that is not possible: it is not there any more, or belongs before what was told
+    /// already.
+    async fn fill(&mut self, topics: &[(Topic, Position)], upto: Option<Position>, streams: &Streams) -> Vec<Topic> {
         let missing = topics.iter().filter_map(|(topic, to)| Some((*topic, self.known(*topic)?, *to)));
         let missing: Vec<_> = missing.filter(|(_, known, to)| to > known).collect();
         if missing.is_empty() {
@@ -429,9 +429,9 @@ impl Ear {
         fail::fail_point!("gw.in_fill", |_| std::process::abort());
         let (mut events, mut stale) = (Vec::new(), Vec::new());
         for ((topic, _, to), stretch) in missing.into_iter().zip(read) {
-            self.known.insert(topic, to);
+            self.known.insert(topic, upto.map_or(to, |upto| to.min(upto)));
             match stretch.filter(|stretch| stretch.first().is_some_and(|first| first.p > self.told)) {
-                Some(stretch) => events.extend(stretch),
+                Some(stretch) => events.extend(stretch.into_iter().filter(|logged| upto.is_none_or(|upto| logged.p <= upto))),
                 None => {
                     tracing::warn!(%topic, "events were lost on the way");
                     stale.push(topic);

@@ -41,7 +41,17 @@ const CHAOS: Duration = Duration::from_secs(25);
 const SETTLES: Duration = Duration::from_secs(90);
 const HEARS: Duration = Duration::from_secs(10);
 /// Seeds that once failed.
-const KEPT: &[u64] = &[];
+const KEPT: &[u64] = &[
+    1_929_271_029,
+    2_689_749_708,
+    965_004_362,
+    3_153_541_855,
+    3_580_176_122,
+    3_580_176_192,
+    3_580_176_137,
+    1_591_911_008,
+    1_591_911_018,
+];
 /// How long the test of new seeds goes on, unless it is told how many to try.
 const PATIENCE: Duration = Duration::from_secs(8);
 

@@ -52,6 +52,8 @@ pub(super) struct Heard {
     resyncs: Vec<(Instant, u64, Resync)>,
     /// The guilds that it believes to be in.
     pub(super) guilds: BTreeSet<GuildId>,
+    /// Where it was told last that it came into a guild or left it.
+    moved: BTreeMap<GuildId, u64>,
 }
 
 impl Record {
@@ -79,9 +81,9 @@ impl Record {
 
     pub(super) fn client(&self, user: UserId, passes: bool) -> usize {
         let mut inner = self.lock();
-        let (events, guilds) = (BTreeMap::new(), BTreeSet::new());
+        let (events, guilds, moved) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let (ready, resyncs, open, owed) = (Vec::new(), Vec::new(), false, 0);
-        inner.heard.push(Heard { user, passes, open, owed, events, ready, resyncs, guilds });
+        inner.heard.push(Heard { user, passes, open, owed, events, ready, resyncs, guilds, moved });
         inner.heard.len() - 1
     }
 
@@ -155,10 +157,18 @@ impl Record {
             match heard.events.get(&p) {
                 None => {
                     heard.events.insert(p, (now, text.into()));
-                    match frame {
-                        ServerFrame::GuildCreate(create) => _ = heard.guilds.insert(create.guild.guild_id),
-                        ServerFrame::GuildDelete(gone) => _ = heard.guilds.remove(&gone.guild_id),
-                        _ => {}
+                    let moved = match frame {
+                        ServerFrame::GuildCreate(create) => Some((create.guild.guild_id, true)),
+                        ServerFrame::GuildDelete(gone) => Some((gone.guild_id, false)),
+                        _ => None,
+                    };
+                    // What is told again may be older than what is known of that guild.
+                    if let Some((guild, is_in)) = moved
+                        && heard.moved.get(&guild).is_none_or(|last| *last < p)
+                    {
+                        heard.moved.insert(guild, p);
+                        heard.guilds.retain(|other| *other != guild);
+                        heard.guilds.extend(is_in.then_some(guild));
                     }
                 }
                 Some((_, before)) if **before != *text && !own(frame) && !before.contains(r#""op":"GUILD_"#) => {
@@ -285,7 +295,10 @@ impl World {
                     };
                     // Who is out when he comes back is not told what he missed.
                     let left = moves.of(heard.user, guild).iter().any(|(at, row)| at > p && !row.joins);
-                    moves.at(heard.user, guild, *p).0 && !left && !heard.resyncs.iter().any(resynced)
+                    // Nor who is out already, which the log does not know yet; rights may be ahead of it.
+                    let theirs = |row: &&Move| row.user == heard.user && row.guild == guild && row.at <= event.at;
+                    let out = rows.moves.iter().rev().find(theirs).is_some_and(|row| !row.joins);
+                    moves.at(heard.user, guild, *p).0 && !left && !out && !heard.resyncs.iter().any(resynced)
                 };
                 let anew = heard.ready.iter().any(|ready| ready >= p);
                 // Those whom it concerns are told by frames of their own, unless they know already.

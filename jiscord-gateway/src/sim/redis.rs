@@ -243,6 +243,7 @@ impl Inner {
             }
             ("HGET", [_, field]) => optional(self.data.log.get(field)),
             ("HMGET", [_, fields @ ..]) => array(fields.iter().map(|field| optional(self.data.log.get(field)))),
+            ("MGET", keys) => array(keys.iter().map(|key| optional(self.data.seen.get(key).map(u64::to_string).as_ref()))),
             ("ZMSCORE", [_, topics @ ..]) => array(topics.iter().map(|topic| match self.data.active.get(topic) {
                 Some(p) => format!(",{p}\r\n"),
                 None => "_\r\n".into(),
