@@ -282,7 +282,6 @@ fn planted_defects_are_found() {
         (Planted::Swapped, "I12"),
         (Planted::NotReplayed, "I12"),
         (Planted::NotHeld, "I9"),
-        (Planted::JoinedLate, "I12"),
         (Planted::NotLeft, "I13"),
         (Planted::NotEvicted, "I15"),
         (Planted::NotRelayed, "I6"),
