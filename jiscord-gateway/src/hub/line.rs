@@ -208,7 +208,8 @@ impl Hub {
             Some(Change::Leave { guild, user, rev }) => {
                 (concerned, left) = (true, Some(guild));
                 let keys = state.go(guild, user, rev);
-                back = Some((guild, state.within(guild, user)));
+                // With the telling that those in the guild hear, so that it comes after that.
+                back = event.topics.contains(&Topic::Guild(guild)).then(|| (guild, state.within(guild, user)));
                 let own = ServerFrame::GuildDelete(GuildDelete { guild_id: guild, rev }).at(p).encode().into();
                 tell(&own, Intents::GUILDS, &by_dispatcher(keys.into_iter(), count));
             }

@@ -35,14 +35,15 @@ impl Hub {
             }),
             false => Replay::default(),
         };
-        let stale = if place.same_log { Some(missed.lost) } else { None };
+        let Ok(permit) = self.dispatchers.of(key).reserve().await else { return };
+        let state = self.lock();
+        let (mut texts, behind) = again(&state, key, user, intents, &missed.events).unwrap_or_default();
+        let lost = missed.lost.into_iter().chain(behind.into_iter().map(Topic::Guild)).collect();
+        let stale: Option<Vec<_>> = if place.same_log { Some(lost) } else { None };
         let resync = stale.as_ref().is_none_or(|topics| !topics.is_empty()).then(|| {
             let resync = Resync { topics: stale, epoch: place.epoch.clone(), spread: None };
             Utf8Bytes::from(ServerFrame::Resync(resync).at(place.told).encode())
         });
-        let Ok(permit) = self.dispatchers.of(key).reserve().await else { return };
-        let state = self.lock();
-        let mut texts = again(&state, key, user, intents, &missed.events).unwrap_or_default();
         let resumed = ServerFrame::Resumed(Resumed { replayed: texts.len() as u64 });
         texts.extend(resync);
         texts.push(resumed.at(place.told).encode().into());
@@ -57,8 +58,9 @@ impl Hub {
     }
 }
 
-/// Events as a session would have heard them, those that it may see now. None if it is over.
-fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logged]) -> Option<Vec<Utf8Bytes>> {
+/// Events as a session would have heard them, those that it may see now; and guilds of which some may have been left out before.
+/// None if it is over.
+fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logged]) -> Option<(Vec<Utf8Bytes>, Vec<GuildId>)> {
     let Stage::Live(guilds) = &state.sessions.get(&key)?.stage else { return None };
     let changes: Vec<_> = events.iter().map(|logged| Change::of(&logged.event)).collect();
     let stays = Stays::of(user, guilds, events.iter().map(|logged| logged.p).zip(&changes));
@@ -97,7 +99,7 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
         };
         texts.extend(text);
     }
-    Some(texts)
+    Some((texts, stays.left_late()))
 }
 
 /// How long after something happened it is told, unless that is late or for another time.
@@ -142,6 +144,12 @@ impl Stays {
 
     fn is_told(&self, guild: GuildId, p: Position) -> bool {
         self.0.get(&guild).is_some_and(|stays| stays.iter().any(|stay| stay.at == p && stay.is_told))
+    }
+
+    /// Where it is told late, or again, that he left, and he is back: he may have been taken for one who came only then.
+    fn left_late(&self) -> Vec<GuildId> {
+        let left_late = |stays: &Vec<Stay>| stays.iter().any(|stay| !stay.is_in && !stay.is_told);
+        self.0.iter().filter(|(_, stays)| left_late(stays)).map(|(guild, _)| *guild).collect()
     }
 
     /// Whether he was out, until he came by an event that stands later.

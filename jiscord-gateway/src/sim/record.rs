@@ -13,11 +13,13 @@ use tokio::time::Instant;
 use super::{
     redis::Published,
     store::{Move, Store},
-    world::{Counts, HEARTBEAT, SimClock, World},
+    world::{Counts, HEARTBEAT, Planted, SimClock, World},
 };
 
 pub(super) struct Record {
     clock: SimClock,
+    /// How long an evicted session may be there.
+    evicts: Duration,
     inner: Mutex<Inner>,
 }
 
@@ -57,8 +59,13 @@ pub(super) struct Heard {
 }
 
 impl Record {
-    pub(super) fn new(clock: SimClock) -> Self {
-        Self { clock, inner: Mutex::default() }
+    pub(super) fn new(clock: SimClock, planted: Option<Planted>) -> Self {
+        // As long as Redis may be away, and then until the next heartbeat of the gateway. Runs with the defect end before that.
+        let evicts = match planted {
+            Some(Planted::NotEvicted) => Duration::from_secs(5),
+            _ => 2 * HEARTBEAT + Duration::from_secs(10),
+        };
+        Self { clock, evicts, inner: Mutex::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -150,7 +157,7 @@ impl Record {
             let heard = &mut heard[client];
             if let Some((newer, since)) = newest.get(&(heard.user, device))
                 && *newer > session
-                && now - *since > 2 * HEARTBEAT + Duration::from_secs(10)
+                && now - *since > self.evicts
             {
                 wrong = Some(format!("I15 client {client} is told {p} though a later session has its device's place"));
             }

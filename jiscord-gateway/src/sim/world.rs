@@ -99,7 +99,7 @@ impl World {
         let server = Server::new(clock);
         let dialled = server.clone();
         let redis = Redis::simulated(Arc::new(move || dialled.dial()));
-        let (store, record) = (Arc::new(Store::new(clock)), Record::new(clock));
+        let (store, record) = (Arc::new(Store::new(clock)), Record::new(clock, planted));
         let (calm, probes, gateways) = (AtomicBool::new(false), watch::Sender::new(0), Mutex::default());
         Arc::new(Self { clock, server, redis, store, record, planted, calm, probes, gateways })
     }
