@@ -481,8 +481,14 @@ impl State {
         match event {
             Event::Ready(ready) => self.begin(ready, p),
             Event::Resumed => self.place.reach(p),
-            Event::GuildCreate(created) => self.know(&created.guild),
-            Event::GuildDelete(gone) => self.forget(gone.guild_id),
+            Event::GuildCreate(created) => {
+                self.know(&created.guild);
+                self.place.moved(created.guild.guild_id, p);
+            }
+            Event::GuildDelete(gone) => {
+                self.forget(gone.guild_id);
+                self.place.moved(gone.guild_id, p);
+            }
             _ => {}
         }
         if !matches!(event, Event::Ready(_) | Event::Resumed) {

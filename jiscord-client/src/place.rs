@@ -1,8 +1,8 @@
 //! Where a client is in the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use jiscord_core::{Placed, Position, ServerFrame, SessionId};
+use jiscord_core::{GuildId, Placed, Position, ServerFrame, SessionId};
 use serde::{Deserialize, Serialize};
 
 /// A session is resumed from so many microseconds before the last event, so that one that was lost just before the cut is told
@@ -22,6 +22,9 @@ pub(crate) struct Place {
     /// The positions of all events above `floor` that were told.
     recent: BTreeSet<Position>,
     floor: Position,
+    /// Where above `floor` it was told last that the user came into these guilds or left them.
+    #[serde(default)]
+    moves: BTreeMap<GuildId, Position>,
 }
 
 impl Place {
@@ -37,7 +40,9 @@ impl Place {
             frame.frame,
             ServerFrame::Ready(_) | ServerFrame::Resumed(_) | ServerFrame::Resync(_) | ServerFrame::HeartbeatAck(())
         );
-        event && (p <= self.floor || self.recent.contains(&p))
+        // What a gateway left out, since it knew better, is told when the session is resumed.
+        let is_old = moved(&frame.frame).is_some_and(|guild| self.moves.get(&guild).is_some_and(|last| *last > p));
+        event && (p <= self.floor || self.recent.contains(&p) || is_old)
     }
 
     /// Keeps up with a frame that was told.
@@ -47,13 +52,23 @@ impl Place {
             ServerFrame::Ready(ready) => self.begin(&ready.epoch, p, Some(ready.session_id)),
             ServerFrame::Resync(resync) => self.resync(&resync.epoch, p),
             ServerFrame::Resumed(_) | ServerFrame::HeartbeatAck(()) => self.reach(p),
-            _ => self.add(p),
+            event => {
+                if let Some(guild) = moved(event) {
+                    self.moved(guild, p);
+                }
+                self.add(p);
+            }
         }
+    }
+
+    /// The user came into a guild, or left it.
+    pub(crate) fn moved(&mut self, guild: GuildId, p: Position) {
+        self.moves.insert(guild, p);
     }
 
     /// At the beginning of a session.
     pub(crate) fn begin(&mut self, epoch: &str, p: Position, session: Option<SessionId>) {
-        *self = Self { epoch: epoch.to_owned(), p, session, recent: BTreeSet::new(), floor: p };
+        *self = Self { epoch: epoch.to_owned(), p, session, floor: p, ..Self::default() };
     }
 
     /// Behind what could not be told, in the log that there is now.
@@ -77,6 +92,16 @@ impl Place {
         while self.recent.len() > REMEMBERED || self.recent.first().is_some_and(|first| *first <= old) {
             self.floor = self.recent.pop_first().unwrap_or_default().max(self.floor);
         }
+        self.moves.retain(|_, p| *p > self.floor);
+    }
+}
+
+/// The guild that the user came into, or left.
+fn moved(frame: &ServerFrame) -> Option<GuildId> {
+    match frame {
+        ServerFrame::GuildCreate(created) => Some(created.guild.guild_id),
+        ServerFrame::GuildDelete(gone) => Some(gone.guild_id),
+        _ => None,
     }
 }
 
@@ -84,9 +109,14 @@ impl Place {
 mod tests {
     use super::*;
 
+    const ID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+
     fn event(p: u64) -> Placed {
-        let text = format!(r#"{{"op":"GUILD_DELETE","d":{{"guildId":"0f8fad5b-d9cb-469f-a165-70867728950e","rev":1}},"p":{p}}}"#);
-        Placed::read(&text).unwrap()
+        Placed::read(&format!(r#"{{"op":"MEMBER_REMOVE","d":{{"guildId":"{ID}","userId":"{ID}","rev":1}},"p":{p}}}"#)).unwrap()
+    }
+
+    fn left(p: u64) -> Placed {
+        Placed::read(&format!(r#"{{"op":"GUILD_DELETE","d":{{"guildId":"{ID}","rev":1}},"p":{p}}}"#)).unwrap()
     }
 
     fn resync(epoch: &str, p: u64) -> Placed {
@@ -96,7 +126,7 @@ mod tests {
     #[test]
     fn a_session_is_resumed_a_little_before_its_place_and_what_is_known_is_left_out() {
         const SECOND: u64 = 1_000_000;
-        let mut place = Place { session: Some("0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap()), ..Place::default() };
+        let mut place = Place { session: Some(ID.parse().unwrap()), ..Place::default() };
         place.pass(&resync("e", 100 * SECOND));
         assert_eq!(place.resume().unwrap().1.0, 100 * SECOND, "never before it began");
         for p in [101, 103, 104] {
@@ -118,6 +148,17 @@ mod tests {
         place.pass(&resync("f", 50 * SECOND));
         assert_eq!((place.resume().unwrap().1.0, &*place.epoch), (50 * SECOND, "f"));
         assert!(!place.knows(&event(51 * SECOND)));
+    }
+
+    #[test]
+    fn what_is_told_again_of_a_guild_is_not_older_than_what_is_known_of_it() {
+        let mut place = Place::default();
+        place.pass(&left(20));
+        assert!(place.knows(&left(10)));
+        assert!(!place.knows(&event(10)) && !place.knows(&left(30)));
+        // As far back as it is ever told again.
+        place.pass(&event(OVERLAP + 20));
+        assert!(place.moves.is_empty() && place.knows(&left(10)));
     }
 
     #[test]

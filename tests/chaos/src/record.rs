@@ -10,6 +10,8 @@ use std::{
 
 use jiscord_core::MessageId;
 
+/// How long the SDK may take to read what was missed.
+const READ_AGAIN: Duration = Duration::from_secs(60);
 /// A loss that the server tells by RESYNC this much later was noticed. The promise is three seconds; machines are busy.
 const NOTICED: Duration = Duration::from_secs(10);
 /// So many defects of a kind are told one by one.
@@ -342,6 +344,8 @@ impl Record {
         let mut last_p: HashMap<&str, u64> = HashMap::new();
         let mut last_of: HashMap<(&str, usize, u64), u64> = HashMap::new();
         let (mut log, mut messages) = ("", 0);
+        // Behind a later one of the same sender.
+        let mut late: Vec<(Duration, String)> = Vec::new();
         // Whether the next message is the first of a stretch of which nothing else says where it begins.
         let mut begins = false;
         for (at, heard) in &observer.heard {
@@ -362,6 +366,8 @@ impl Record {
                         stretch.doubted = Some(*at);
                     }
                     begins = true;
+                    // Read again, behind what came before it was known to be missed.
+                    late.retain(|(told, _)| at.saturating_sub(*told) > READ_AGAIN);
                 }
                 Heard::Upto(p) => {
                     if let Some(stretch) = stretches.last_mut() {
@@ -398,13 +404,16 @@ impl Record {
                     {
                         let last = last_of.entry((log, sent.sender, connection)).or_default();
                         if sent.number < *last {
-                            disorder.one(|| format!("disorder: {name} heard {nonce} after number {last} of the same sender"));
+                            late.push((*at, format!("disorder: {name} heard {nonce} after number {last} of the same sender")));
                         }
                         *last = (*last).max(sent.number);
                     }
                 }
                 Heard::Read(ids) => learned.extend(ids.iter().map(String::as_str)),
             }
+        }
+        for (_, what) in late {
+            disorder.one(|| what);
         }
         let mut missed = HashSet::new();
         for stretch in &stretches {
@@ -561,7 +570,7 @@ mod tests {
             ("seen twice", |record| {
                 let heard = &mut record.observers[1].heard;
                 without_places(heard);
-                heard.push((Duration::from_secs(20), heard[1].1.clone()));
+                heard.push((Duration::from_secs(20), heard[6].1.clone()));
                 heard.push((Duration::from_secs(20), Heard::Resynced));
             }),
             ("stuck sessions", |record| record.stuck.push("first".into())),

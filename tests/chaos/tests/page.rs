@@ -61,7 +61,8 @@ fn every_test_that_is_named_is_there() {
     collect(&root(), &mut all);
     let promises = promises(&page);
     assert_eq!(promises.len(), 12);
-    for (number, (promise, shown)) in (1..).zip(&promises) {
+    // The last one says what is not promised.
+    for (number, (promise, shown)) in (1..).zip(&promises[..11]) {
         assert!(promise.starts_with(&format!("{number}. **")), "{promise}");
         let named: Vec<_> = shown.split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty(), "no test is named that shows: {promise}");

@@ -77,7 +77,7 @@ import type * as T from "./types";
 ({"op":"RESYNC","d":{"topics":["guild:a13d3280-e748-11f1-8000-010000000000","user:a00c0580-e748-11f1-8000-010000000000"],"epoch":"9b2c1f04"},"p":1795443456400123}) satisfies T.Placed;
 
 // frames/resync_all
-({"op":"RESYNC","d":{"topics":null,"epoch":"9b2c1f04"},"p":1795443456400123}) satisfies T.Placed;
+({"op":"RESYNC","d":{"topics":null,"epoch":"9b2c1f04","spread":10000},"p":1795443456400123}) satisfies T.Placed;
 
 // frames/send_message
 ({"op":"SEND_MESSAGE","d":{"channelId":"a1897dc0-e748-11f1-8000-010000000000","content":"Hello"}}) satisfies T.ClientFrame;

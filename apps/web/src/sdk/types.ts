@@ -720,7 +720,11 @@ topics: Array<Topic> | null,
 /**
  * The log as it is now.
  */
-epoch: string, };
+epoch: string, 
+/**
+ * So many others are told the same that each is to wait a random part of these milliseconds before it reads.
+ */
+spread?: number, };
 
 /**
  * Why a call was not done. Every promise that is rejected is an `Error` that has this as well.
