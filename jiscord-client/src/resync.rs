@@ -306,3 +306,18 @@ impl Reading {
 fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Refused(refusal) if [Code::NOT_FOUND, Code::FORBIDDEN].contains(&refusal.code))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_one_of_many_waits_a_part_of_what_the_server_says() {
+        let wait = |spread| Gap::Resync(Resync { topics: None, epoch: "e".into(), spread }).wait();
+        assert_eq!(wait(None), Duration::ZERO);
+        let waits: Vec<_> = (0..100).map(|_| wait(Some(1_000))).collect();
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(1)), "{waits:?}");
+        assert!(waits.iter().any(|wait| *wait != waits[0]), "{waits:?}");
+        assert!(wait(Some(u64::MAX)) <= SPREAD);
+    }
+}
