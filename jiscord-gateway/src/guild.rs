@@ -121,6 +121,11 @@ impl GuildObject {
         self.channels.remove(channel, rev);
     }
 
+    /// The members with a session here, and since which change.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (UserId, Rev)> {
+        self.members.iter().map(|(user, rev, ())| (user, rev))
+    }
+
     /// A user is a member as of `rev`; false if something newer is known.
     pub(crate) fn join(&mut self, user: UserId, rev: Rev) -> bool {
         self.members.put(user, rev, ()) || self.members.get(user).is_some()

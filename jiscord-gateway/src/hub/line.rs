@@ -390,9 +390,13 @@ impl Hub {
 impl State {
     /// Puts what was loaded after a gap in the place of what was known. Who came meanwhile has loaded after the gap.
     fn renew(&mut self, fresh: Fresh) {
+        // Who came while all was loaded has loaded for himself.
+        let mut theirs = HashMap::default();
         for (guild, object) in fresh.guilds {
-            if let Some(hosted) = self.guilds.get_mut(&guild) {
-                hosted.object = Some(object);
+            if let Some(hosted) = self.guilds.get_mut(&guild)
+                && let Some(before) = hosted.object.replace(object)
+            {
+                theirs.extend(before.members().map(|(user, rev)| ((guild, user), rev)));
             }
         }
         let mut left = Vec::new();
@@ -405,7 +409,8 @@ impl State {
             }
             guilds.retain(|guild| {
                 let Some(object) = self.guilds.get_mut(guild).and_then(|hosted| hosted.object.as_mut()) else { return false };
-                let rev = revs.and_then(|revs| revs.get(guild)).copied().unwrap_or_default();
+                let loaded = revs.and_then(|revs| revs.get(guild));
+                let rev = loaded.or_else(|| theirs.get(&(*guild, session.user))).copied().unwrap_or_default();
                 let member = object.join(session.user, rev);
                 if member {
                     object.add(*key, session.user);

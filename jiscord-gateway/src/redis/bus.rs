@@ -151,6 +151,8 @@ struct Ear {
     /// Each topic is known to be whole up to here, or to `whole` if that is higher.
     known: HashMap<Topic, Position>,
     whole: Position,
+    /// Where it was last told that something is stale.
+    stale: Position,
     /// Told next.
     ahead: VecDeque<Heard>,
 }
@@ -398,8 +400,8 @@ impl Ear {
                 self.told = self.told.max(p);
                 self.is_stale(stale);
             }
-            // It cannot be told in its place any more.
-            _ if p < self.told => self.is_stale(vec![topic]),
+            // It cannot be told in its place any more. An event of several topics is told for each of them, at one position.
+            _ if p < self.told || p == self.stale => self.is_stale(vec![topic]),
             _ => self.tell(event, p),
         }
         let known = self.known.entry(topic).or_default();
@@ -409,6 +411,7 @@ impl Ear {
     /// What was missed of these topics cannot be told: all of it lies before what is told next.
     fn is_stale(&mut self, topics: Vec<Topic>) {
         if !topics.is_empty() {
+            self.stale = self.told;
             self.ahead.push_back(Heard::Gap { p: self.told, stale: Stale::Topics(topics) });
         }
     }

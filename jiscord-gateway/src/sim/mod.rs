@@ -51,6 +51,13 @@ const KEPT: &[u64] = &[
     3_580_176_137,
     1_591_911_008,
     1_591_911_018,
+    2_649_480_468,
+    2_649_480_520,
+    269_468_562,
+    269_468_660,
+    3_575_954_330,
+    3_575_954_711,
+    3_575_954_533,
 ];
 /// How long the test of new seeds goes on, unless it is told how many to try.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -130,10 +130,14 @@ impl Record {
     }
 
     /// What was kept may be stale: it is read anew.
-    pub(super) fn resync(&self, client: usize, p: u64, resync: Resync, store: &Store) {
+    pub(super) fn resync(&self, client: usize, p: u64, mut resync: Resync, store: &Store) {
         let heard = &mut self.lock().heard[client];
         if resync.topics.as_ref().is_none_or(|topics| topics.contains(&Topic::User(heard.user))) {
-            heard.guilds = store.guilds_of(heard.user);
+            let before = std::mem::replace(&mut heard.guilds, store.guilds_of(heard.user));
+            // Guilds that it did not know of are read as well.
+            if let Some(topics) = &mut resync.topics {
+                topics.extend(heard.guilds.difference(&before).map(|guild| Topic::Guild(*guild)));
+            }
         }
         heard.resyncs.push((Instant::now(), p, resync));
     }
