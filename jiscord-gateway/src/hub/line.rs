@@ -391,7 +391,7 @@ impl State {
     /// Puts what was loaded after a gap in the place of what was known. Who came meanwhile has loaded after the gap.
     fn renew(&mut self, fresh: Fresh) {
         // Who came while all was loaded has loaded for himself.
-        let mut theirs = HashMap::default();
+        let mut theirs: HashMap<(GuildId, UserId), Rev> = HashMap::default();
         for (guild, object) in fresh.guilds {
             if let Some(hosted) = self.guilds.get_mut(&guild)
                 && let Some(before) = hosted.object.replace(object)
