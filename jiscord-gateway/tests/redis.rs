@@ -543,8 +543,8 @@ async fn what_the_log_does_not_have_is_stale() {
         raw.publish::<_, _, ()>(topic.to_string(), text).await.unwrap();
     }
     assert_eq!(lasting(next(&bus).await).1, Position(p + 1));
-    assert_eq!(gap(next(&bus).await), (Position(p + 1), Stale::Topics(vec![topic])));
-    assert_eq!(lasting(next(&bus).await).1, Position(p + 5));
+    // That one with what is missing before it.
+    assert_eq!(gap(next(&bus).await), (Position(p + 5), Stale::Topics(vec![topic])));
     assert_eq!(lasting(next(&bus).await).1, Position(p + 6));
 }
 
