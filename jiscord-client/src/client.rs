@@ -12,10 +12,11 @@ use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::{
+    backoff::Backoff,
     endpoints::Endpoints,
     error::{Error, Result},
     event::{Events, Feed, Queue, ResumePoint},
-    gateway::{Backoff, Command, Gateway, Settings},
+    gateway::{Command, Gateway, Settings},
     http::{Answer, Http},
     outbox::{Draft, Outbox},
     resync::Reader,

@@ -25,8 +25,8 @@ use jiscord_core::{
 };
 
 use crate::{
+    backoff::Backoff,
     error::{Error, Result},
-    gateway::Backoff,
     http::{Answer, Http, Page},
     sys::{self, Instant},
 };

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     become_program, cargo, cassandra, redis,
     report::{Outcome, Stop, done},
-    test::Workspace,
+    workspace::Workspace,
 };
 
 /// Names the folder of the programs with failpoints.

@@ -12,6 +12,7 @@ mod test;
 mod wasm;
 mod web;
 mod websocket;
+mod workspace;
 
 use std::{
     env,

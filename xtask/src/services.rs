@@ -19,7 +19,7 @@ use crate::{
     redis::Redis,
     report::{Outcome, Stop, done, failed},
     server::Server,
-    test::Workspace,
+    workspace::Workspace,
 };
 
 /// Packages and their programs, in the order in which they need each other, with the ports that are theirs.

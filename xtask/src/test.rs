@@ -1,18 +1,14 @@
 //! `./x test`: everything that must hold. What fails most often comes first.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
-};
-
-use serde_json::Value;
+use std::process::{Command, ExitCode};
 
 use crate::{
     cargo,
     cassandra::Cassandra,
     chaos, examples, redis,
-    report::{Outcome, Report, Stop, done, failed, works},
+    report::{Outcome, Report, Stop, done, works},
     wasm, web, websocket,
+    workspace::{Workspace, rustup},
 };
 
 pub(crate) fn run() -> ExitCode {
@@ -98,47 +94,6 @@ fn tests(database: Option<&str>) -> Command {
     command
 }
 
-/// What `cargo metadata` says.
-pub(crate) struct Workspace {
-    target: PathBuf,
-    rust: String,
-    /// The crates to publish, with their features.
-    crates: Vec<(String, Vec<String>)>,
-}
-
-impl Workspace {
-    pub(crate) fn read() -> Result<Self, Stop> {
-        let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output();
-        let output = output.map_err(|error| Stop::Failed(error.to_string()))?;
-        Self::parse(&output.stdout).ok_or_else(|| Stop::Failed(String::from_utf8_lossy(&output.stderr).into_owned()))
-    }
-
-    fn parse(metadata: &[u8]) -> Option<Self> {
-        let metadata: Value = serde_json::from_slice(metadata).ok()?;
-        let packages = metadata["packages"].as_array()?;
-        // `publish` is null for what may be published anywhere, and an empty list for what may not.
-        let crates = packages.iter().filter(|package| package["publish"].is_null()).map(|package| {
-            let features = package["features"].as_object()?.keys().cloned().collect();
-            Some((package["name"].as_str()?.to_owned(), features))
-        });
-        Some(Self {
-            target: metadata["target_directory"].as_str()?.into(),
-            rust: packages.first()?["rust_version"].as_str()?.to_owned(),
-            crates: crates.collect::<Option<_>>()?,
-        })
-    }
-
-    /// The folder that cargo builds in.
-    pub(crate) fn target(&self) -> &Path {
-        &self.target
-    }
-
-    /// A program of the workspace.
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
-        self.target.join("debug").join(name)
-    }
-}
-
 /// Each crate builds with no feature, and with each alone.
 fn features(workspace: &Workspace) -> Outcome {
     for (name, features) in &workspace.crates {
@@ -167,14 +122,4 @@ fn oldest_rust(workspace: &Workspace) -> Outcome {
 
 fn component(command: &str, name: &str) -> Outcome {
     if works(cargo().args([command, "--version"])) { Ok(()) } else { rustup(&["component", "add", name]) }
-}
-
-pub(crate) fn rustup(args: &[&str]) -> Outcome {
-    if !works(Command::new("rustup").arg("--version")) {
-        return Err(Stop::Skipped(format!("this Rust is not rustup's; with it: rustup {}", args.join(" "))));
-    }
-    match done(Command::new("rustup").args(args)) {
-        Err(Stop::Failed(why)) => failed(why),
-        other => other,
-    }
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     cargo,
     report::{Outcome, Stop, done, failed},
-    test::{Workspace, rustup},
+    workspace::{Workspace, rustup},
 };
 
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
