@@ -152,6 +152,12 @@ impl Notes {
         ignorant.map(|(observer, _)| observer.name.clone()).collect()
     }
 
+    /// Whether every observer knows of all that was acknowledged.
+    pub fn all_is_learned(&self) -> bool {
+        let inner = self.lock();
+        inner.learned.iter().all(|learned| inner.record.acked.keys().all(|nonce| learned.contains(nonce)))
+    }
+
     /// Waits until this is so; false if it is not in time.
     pub async fn until(&self, patience: Duration, mut is_so: impl FnMut(&Self) -> bool) -> bool {
         let mut more = self.more.subscribe();

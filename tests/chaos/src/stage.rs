@@ -289,6 +289,8 @@ impl Stage {
             self.notes.stuck("a sender, at the end");
         }
         self.is_well().await;
+        // What the last ones killed left behind comes later. What does not come is found in the record.
+        self.notes.until(RECOVERY, Notes::all_is_learned).await;
         self.clients.shutdown().await;
         let mut record = self.notes.record();
         for channel in &self.world.channels {
