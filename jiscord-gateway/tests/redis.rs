@@ -489,6 +489,25 @@ async fn what_was_trimmed_is_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_forgotten_while_nothing_was_heard_is_stale() {
+    let server = redis!();
+    let (mint, topic) = (Mint::new(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    bus.publish(&[mint.event(&[topic], "one")]).await.unwrap();
+    let (_, Position(p)) = lasting(next(&bus).await);
+    // Something happened, and neither index nor stream has it any more when the bus is back.
+    let mut forget = redis::pipe();
+    forget.atomic().cmd("HSET").arg("test:log").arg("last").arg(p + 9).arg("floor").arg(p + 9);
+    forget.cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub");
+    forget.exec_async(&mut raw(&server).await).await.unwrap();
+    assert_eq!(gap(next(&bus).await), (Position(p), Stale::Nothing));
+    assert_eq!(gap(next(&bus).await), (Position(p + 9), Stale::Topics(vec![topic])));
+    bus.publish(&[mint.event(&[topic], "two")]).await.unwrap();
+    assert!(lasting(next(&bus).await).1 > Position(p + 9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stretch_of_the_log_is_told_again() {
     let server = redis!();
     let (mint, guilds, user) = (Mint::new(), [guild(), guild()], Topic::User(user()));

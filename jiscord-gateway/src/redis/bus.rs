@@ -95,6 +95,8 @@ struct Line {
 struct At {
     /// The last position of the log.
     last: Position,
+    /// What is not above this one may have been forgotten.
+    floor: Position,
     /// The last positions of topics, of all that had an event since the look before this one.
     moved: Vec<(Topic, Position)>,
     /// From here on these are heard.
@@ -340,20 +342,33 @@ impl Ear {
         let kept = line.subscribed.iter().map(|topic| (*topic, self.known(*topic).unwrap_or(line.at.last)));
         self.known = kept.collect();
         self.ahead.push_back(Heard::Gap { p: self.told, stale: Stale::Nothing });
-        let stale = self.fill(&line.at.moved, None, streams).await;
+        let mut stale = self.forgotten(&line.at);
+        stale.extend(self.fill(&line.at.moved, None, streams).await);
         self.has_heard(line.at.last);
         self.is_stale(stale);
     }
 
     /// All that was published before a look has been heard by now, or was lost.
     async fn arrive(&mut self, at: At, streams: &Streams) {
-        let stale = self.fill(&at.moved, None, streams).await;
+        let mut stale = self.forgotten(&at);
+        stale.extend(self.fill(&at.moved, None, streams).await);
         self.has_heard(at.last);
         self.is_stale(stale);
         for topic in at.joined {
             let known = self.known.entry(topic).or_default();
             *known = at.last.max(*known);
         }
+    }
+
+    /// The topics of which the log has forgotten what was not heard yet, if there was any: neither what follows in them nor the
+    /// index shows it.
+    fn forgotten(&mut self, at: &At) -> Vec<Topic> {
+        let is_behind = |topic: &Topic| self.known(*topic).is_some_and(|known| known < at.floor);
+        let behind: Vec<_> = self.known.keys().copied().filter(is_behind).collect();
+        for topic in &behind {
+            self.known.insert(*topic, at.last);
+        }
+        behind
     }
 
     /// Everything up to here was heard, or is told next.
@@ -631,18 +646,19 @@ impl Shared {
     /// How things stand, for the topics that are subscribed to.
     async fn look(&self, Connected { connection, epoch, subscribed, looked, .. }: &mut Connected) -> Result<At> {
         let mut ask = Pipeline::new();
-        ask.cmd("HMGET").arg(self.redis.log_key()).arg(&["epoch", "last"]);
+        ask.cmd("HMGET").arg(self.redis.log_key()).arg(&["epoch", "last", "floor"]);
         ask.cmd("ZRANGEBYSCORE").arg(self.redis.active_key()).arg(format!("({looked}")).arg("+inf").arg("WITHSCORES");
-        type Log = (Option<String>, Option<u64>);
+        type Log = (Option<String>, Option<u64>, Option<u64>);
         let (log, moved): (Log, Vec<(String, f64)>) = ask.query_async(connection).await?;
-        let (Some(now), Some(last)) = log else { return Err(Error::Away("the log is not open".into())) };
+        let (Some(now), Some(last), floor) = log else { return Err(Error::Away("the log is not open".into())) };
         if now != *epoch {
             return Err(Error::Away("the log was opened anew".into()));
         }
         *looked = Position(last);
         // Positions are below 2^53, so that they are whole numbers there.
         let moved = moved.into_iter().filter_map(|(topic, p)| Some((topic.parse().ok()?, Position(p as u64))));
-        Ok(At { last: *looked, moved: moved.filter(|row| subscribed.contains(&row.0)).collect(), joined: Vec::new() })
+        let floor = Position(floor.unwrap_or_default());
+        Ok(At { last: *looked, floor, moved: moved.filter(|row| subscribed.contains(&row.0)).collect(), joined: Vec::new() })
     }
 }
 

@@ -58,6 +58,7 @@ const KEPT: &[u64] = &[
     3_575_954_330,
     3_575_954_711,
     3_575_954_533,
+    4_098_668_779,
 ];
 /// How long the test of new seeds goes on, unless it is told how many to try.
 const PATIENCE: Duration = Duration::from_secs(8);
