@@ -384,12 +384,13 @@ impl Stage {
     async fn ends_in_fill(&mut self) -> Outcome {
         let gateway = self.any_gateway();
         self.server.process_of(gateway).restart_with(&[("FAILPOINTS", "gw.in_fill=return")]).await;
-        // All others may be at the other gateway, and then this one does not hear the guild.
-        let token = self.quiet_token();
-        let Some(_listener) = session(&self.server.ws_of(gateway), &token, "listener").await else { return broken("no session") };
+        let (url, token) = (self.server.ws_of(gateway), self.quiet_token());
         let until = Instant::now() + RECOVERY;
         let mut ended = false;
         while !ended && Instant::now() < until {
+            // All others may be at the other gateway, and then this one does not hear the guild. It says nothing more, and is soon
+            // closed.
+            let _listener = session(&url, &token, "listener").await;
             // Which of the two loses it, is not known.
             self.traps.redis.lose(&format!("guild:{}", self.quiet_guild));
             self.quiet_word().await;
