@@ -159,7 +159,8 @@ impl Events {
                 }
             }
             match ready!(filling.next.as_mut().poll(cx)) {
-                Found::Page(reading, messages) => {
+                Found::Page(mut reading, messages) => {
+                    reading.is_known(messages.first().map(|first| first.channel_id), self.feed.count_given(&messages));
                     filling.page = messages.into();
                     filling.next = Box::pin(reading.step());
                 }
@@ -269,6 +270,12 @@ impl Feed {
         let state = self.queue.state();
         let known = state.ready.iter().flat_map(|ready| &ready.guilds).map(|guild| guild.guild_id).collect();
         Reading::new(reader.clone(), gap, known, state.given.start())
+    }
+
+    /// How many of these messages the program was given before.
+    fn count_given(&self, messages: &[Message]) -> usize {
+        let state = self.queue.state();
+        messages.iter().filter(|message| state.given.has(message.message_id)).count()
     }
 
     /// Whether a message that was read is new to the program, which is given it now.

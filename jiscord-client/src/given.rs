@@ -86,6 +86,11 @@ impl Given {
         self.forgotten.is_none_or(|forgotten| InTime(id) > forgotten) && self.is_new(id)
     }
 
+    /// Whether a message was given before, as far as is remembered.
+    pub(crate) fn has(&self, id: MessageId) -> bool {
+        self.ids.contains(&InTime(id))
+    }
+
     fn is_new(&mut self, id: MessageId) -> bool {
         if !id.is_ordered() {
             return true;

@@ -31,7 +31,7 @@ use crate::{
     sys::{self, Instant},
 };
 
-/// The most messages that are read of a channel after one gap.
+/// The most new messages that are read of a channel after one gap.
 const CHANNEL: usize = 1_000;
 /// The most that are read in all.
 const ALL: usize = 10_000;
@@ -186,6 +186,17 @@ impl Reading {
             }
         }
         Found::All(self.found)
+    }
+
+    /// So many of the messages that were just read of a channel were known before. They do not count: what is read again of a
+    /// busy channel, up to what is new, may be more than all that is new.
+    pub(crate) fn is_known(&mut self, channel: Option<ChannelId>, known: usize) {
+        self.left = self.left.saturating_add(known);
+        if let Some(Todo::Messages(part)) = self.todo.front_mut()
+            && Some(part.channel) == channel
+        {
+            part.left = part.left.saturating_add(known);
+        }
     }
 
     /// Picks the guilds of which something may be missing.

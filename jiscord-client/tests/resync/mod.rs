@@ -272,6 +272,22 @@ async fn what_is_too_much_is_told_to_be_missing() {
 }
 
 #[tokio::test]
+async fn what_is_known_does_not_count_as_too_much() {
+    let server = Server::start().await;
+    let (client, mut peer) = bot(&server).await;
+    let mut events = client.events();
+    server.api.write(sec(101)..sec(101) + 1_500);
+    for n in 0..1_500 {
+        peer.say_at(at(101) + n, say(channel(1), sec(101) + u32::try_from(n).unwrap())).await;
+    }
+    assert_eq!(up_to(&mut events, sec(101) + 1_499).await.len(), 1_500);
+    server.api.write(sec(102)..sec(102) + 5);
+    peer.say_at(at(103), resync(None)).await;
+    let (told, resynced) = resynced(&mut events).await;
+    assert_eq!((told.len(), &resynced.missing[..]), (5, &[][..]));
+}
+
+#[tokio::test]
 async fn a_server_that_is_busy_is_asked_again_and_one_that_is_away_is_given_up() {
     let server = Server::start().await;
     let (client, mut peer) =
