@@ -44,7 +44,7 @@ impl Program {
             };
             match builder.connect_timeout(SEND).connect(&self.person.token).await {
                 Ok(client) => return client,
-                Err(Error::Unauthorized(_) | Error::Evicted) => self.world.notes.broken(format!("{} may not connect", self.name)),
+                Err(Error::Unauthorized(_)) => self.world.notes.broken(format!("{} may not connect", self.name)),
                 Err(_) => {}
             }
             sleep(WAIT).await;
@@ -62,10 +62,12 @@ impl Program {
                 let point = kept.take().and_then(|kept| serde_json::from_str(&kept).ok());
                 let client = self.connect(Intents::all(), point).await;
                 let mut events = client.events();
+                let mut evicted = false;
                 let restarted = loop {
                     select! {
                         event = events.next() => match event {
                             Some(event) => {
+                                evicted = matches!(event, Err(Error::Evicted));
                                 let ready = matches!(event, Ok(Event::Ready(_)));
                                 self.hear(number, &reader, event, first);
                                 first &= !ready;
@@ -75,6 +77,11 @@ impl Program {
                         restart = restarts.recv() => break restart,
                     }
                 };
+                if evicted {
+                    // By a RESUME of its own that came late: docs/delivery.md.
+                    kept = events.resume_point().and_then(|point| serde_json::to_string(&point).ok());
+                    continue;
+                }
                 let Some(restarted) = restarted else { break };
                 // What the stream still holds was not taken, and is told to the next one.
                 kept = events.resume_point().and_then(|point| serde_json::to_string(&point).ok());
@@ -127,7 +134,9 @@ impl Program {
                 notes.sent(&nonce, channel, sender, number, notes.connection());
                 match client.send(channel_id, &nonce).nonce(&nonce).timeout(SEND).await {
                     Ok(ack) => break notes.acked(sender, &nonce, &ack.message_id.to_string()),
-                    Err(Error::Closed | Error::Evicted | Error::Unauthorized(_)) => {
+                    // By a RESUME of its own that came late: docs/delivery.md.
+                    Err(Error::Evicted) => client = self.connect(Intents::empty(), None).await,
+                    Err(Error::Closed | Error::Unauthorized(_)) => {
                         notes.broken(format!("{} was ended", self.name));
                         client = self.connect(Intents::empty(), None).await;
                     }
