@@ -345,7 +345,7 @@ impl Ear {
         let mut stale = self.forgotten(&line.at);
         stale.extend(self.fill(&line.at.moved, None, streams).await);
         self.has_heard(line.at.last);
-        self.is_stale(stale);
+        self.call_stale(stale);
     }
 
     /// All that was published before a look has been heard by now, or was lost.
@@ -353,7 +353,7 @@ impl Ear {
         let mut stale = self.forgotten(&at);
         stale.extend(self.fill(&at.moved, None, streams).await);
         self.has_heard(at.last);
-        self.is_stale(stale);
+        self.call_stale(stale);
         for topic in at.joined {
             let known = self.known.entry(topic).or_default();
             *known = at.last.max(*known);
@@ -413,10 +413,10 @@ impl Ear {
                 let others = moved.into_iter().map(|(topic, _, to)| (topic, to)).filter(|(other, _)| *other != topic);
                 let stale = self.fill(&others.chain([(topic, p)]).collect::<Vec<_>>(), Some(p), streams).await;
                 self.told = self.told.max(p);
-                self.is_stale(stale);
+                self.call_stale(stale);
             }
             // It cannot be told in its place any more. An event of several topics is told for each of them, at one position.
-            _ if p < self.told || p == self.stale => self.is_stale(vec![topic]),
+            _ if p < self.told || p == self.stale => self.call_stale(vec![topic]),
             _ => self.tell(event, p),
         }
         let known = self.known.entry(topic).or_default();
@@ -424,7 +424,7 @@ impl Ear {
     }
 
     /// What was missed of these topics cannot be told: all of it lies before what is told next.
-    fn is_stale(&mut self, topics: Vec<Topic>) {
+    fn call_stale(&mut self, topics: Vec<Topic>) {
         if !topics.is_empty() {
             self.stale = self.told;
             self.ahead.push_back(Heard::Gap { p: self.told, stale: Stale::Topics(topics) });

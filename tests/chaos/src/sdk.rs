@@ -77,14 +77,15 @@ impl Program {
                         restart = restarts.recv() => break restart,
                     }
                 };
-                if evicted {
-                    // By a RESUME of its own that came late: docs/delivery.md.
-                    kept = events.resume_point().and_then(|point| serde_json::to_string(&point).ok());
-                    continue;
-                }
-                let Some(restarted) = restarted else { break };
                 // What the stream still holds was not taken, and is told to the next one.
                 kept = events.resume_point().and_then(|point| serde_json::to_string(&point).ok());
+                let Some(restarted) = restarted else {
+                    if evicted {
+                        // By a RESUME of its own that came late: docs/delivery.md.
+                        continue;
+                    }
+                    break;
+                };
                 if rand::random() {
                     client.close().await;
                 }
