@@ -16,7 +16,7 @@ use std::{
 
 use jiscord_core::{
     ChannelId, ClientFrame, Code, Placed, Position, ServerFrame,
-    frame::{CloseCode, FrameError, Hello, Identify, Intents, Ready, Resume, TypingStart},
+    frame::{Attempt, CloseCode, FrameError, Hello, Identify, Intents, Ready, Resume, TypingStart},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
@@ -144,6 +144,8 @@ pub(crate) struct Gateway {
     pub(crate) ready: Option<watch::Sender<Ready>>,
     /// Where another process had a session that is to go on.
     pub(crate) resume: Option<ResumePoint>,
+    /// The last one to have a session.
+    pub(crate) attempt: Attempt,
     /// The session is there. What is told before it goes on was told again.
     pub(crate) is_live: bool,
     pub(crate) outbox: Outbox,
@@ -204,6 +206,8 @@ impl Gateway {
     /// One connection, from dialling to its end.
     async fn session(&mut self, place: &mut Place) -> Result<Infallible, Cut> {
         let until = Instant::now() + self.settings.connect_timeout;
+        // One that was given up may still reach a gateway, after this one.
+        self.attempt.number += 1;
         let opening = self.opening(place);
         let greeting = greet(self.transport.clone(), self.settings.gateway.clone(), opening);
         let greeting = sys::timeout(self.settings.connect_timeout, greeting);
@@ -397,12 +401,13 @@ impl Gateway {
     fn opening(&self, place: &Place) -> String {
         let Settings { token, device, intents, .. } = &self.settings;
         let (token, device, intents) = (token.expose_secret().to_owned(), device.clone(), *intents);
+        let attempt = Some(self.attempt);
         match place.resume() {
             Some((session_id, after)) => {
                 let epoch = place.epoch.clone();
-                ClientFrame::Resume(Resume { token, session_id, device, intents, epoch, after }).encode()
+                ClientFrame::Resume(Resume { token, session_id, device, intents, attempt, epoch, after }).encode()
             }
-            None => ClientFrame::Identify(Identify { token, device, intents }).encode(),
+            None => ClientFrame::Identify(Identify { token, device, intents, attempt }).encode(),
         }
     }
 }

@@ -26,8 +26,9 @@ async fn a_session_begins_with_who_one_is() {
     let connecting = server.builder().device("desk").intents(Intents::MESSAGES).connect("a token");
     let (client, ()) = tokio::join!(connecting, async {
         let (mut peer, identify) = server.identified(SLOW).await;
-        let want = Identify { token: "a token".into(), device: Some("desk".into()), intents: Some(Intents::MESSAGES) };
-        assert_eq!(identify, want);
+        let (token, device, attempt) = ("a token".into(), Some("desk".into()), identify.attempt);
+        assert_eq!(identify, Identify { token, device, intents: Some(Intents::MESSAGES), attempt });
+        assert_eq!(attempt.unwrap().number, 1);
         peer.say_text(r#"{"op":"FROM_THE_FUTURE","d":{}}"#).await;
         peer.ready().await;
     });

@@ -125,6 +125,27 @@ pub struct Identify {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "typescript", ts(type = "string[]", optional))]
     pub intents: Option<Intents>,
+    /// Which attempt of its client this is; absent: whatever arrives later counts as later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+}
+
+/// Tells the attempts of one client to have a session apart: of two, the one with the larger number is the later, whatever order they arrive
+/// in. So an attempt that was given up, and still reaches a gateway, takes nothing from the one that followed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Attempt {
+    /// Chosen at random by each run of a program. Attempts of two clients have no order of their own.
+    pub client: u32,
+    /// Larger each time.
+    pub number: u32,
+}
+
+impl Attempt {
+    /// Whether the same client made another one since.
+    pub fn is_before(self, other: Self) -> bool {
+        self.client == other.client && self.number < other.number
+    }
 }
 
 impl fmt::Debug for Identify {
@@ -149,6 +170,9 @@ pub struct Resume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "typescript", ts(type = "string[]", optional))]
     pub intents: Option<Intents>,
+    /// As in IDENTIFY.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
     /// The log that `after` belongs to.
     pub epoch: String,
     /// The last position that was surely seen.

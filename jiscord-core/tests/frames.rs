@@ -21,10 +21,13 @@ fn a_client_may_say_too_much_or_too_little() {
         assert_eq!(ClientFrame::read(text).unwrap(), ClientFrame::Heartbeat(()), "{text}");
     }
     let identify = ClientFrame::read(r#"{"op":"IDENTIFY","d":{"token":"t","intents":["messages","from_the_future"],"x":[]}}"#);
-    let want = Identify { token: "t".into(), device: None, intents: Some(Intents::MESSAGES) };
+    let want = Identify { token: "t".into(), device: None, intents: Some(Intents::MESSAGES), attempt: None };
     assert_eq!(identify.unwrap(), ClientFrame::Identify(want));
     let identify = ClientFrame::read(r#"{"op":"IDENTIFY","d":{"token":"t","intents":[]}}"#).unwrap();
-    assert_eq!(identify, ClientFrame::Identify(Identify { token: "t".into(), device: None, intents: Some(Intents::empty()) }));
+    assert_eq!(
+        identify,
+        ClientFrame::Identify(Identify { token: "t".into(), device: None, intents: Some(Intents::empty()), attempt: None })
+    );
 }
 
 #[test]
@@ -162,19 +165,21 @@ fn intents() -> impl Strategy<Value = Option<Intents>> {
     option::of(any::<u32>().prop_map(Intents::from_bits_truncate))
 }
 
+fn attempts() -> impl Strategy<Value = Option<Attempt>> {
+    option::of(any::<(u32, u32)>().prop_map(|(client, number)| Attempt { client, number }))
+}
+
 fn client_frames() -> impl Strategy<Value = ClientFrame> {
     let device = || option::of(any::<String>());
     prop_oneof![
         Just(ClientFrame::Heartbeat(())),
-        (any::<String>(), device(), intents()).prop_map(|(token, device, intents)| ClientFrame::Identify(Identify {
-            token,
-            device,
-            intents
-        })),
-        (any::<String>(), uuids(), device(), intents(), any::<String>(), any::<u64>()).prop_map(
-            |(token, session, device, intents, epoch, after)| {
+        (any::<String>(), device(), intents(), attempts()).prop_map(|(token, device, intents, attempt)| {
+            ClientFrame::Identify(Identify { token, device, intents, attempt })
+        }),
+        (any::<String>(), uuids(), device(), intents(), attempts(), any::<String>(), any::<u64>()).prop_map(
+            |(token, session, device, intents, attempt, epoch, after)| {
                 let (session_id, after) = (SessionId::new(session), Position(after));
-                ClientFrame::Resume(Resume { token, session_id, device, intents, epoch, after })
+                ClientFrame::Resume(Resume { token, session_id, device, intents, attempt, epoch, after })
             }
         ),
         (uuids(), any::<String>(), option::of(any::<String>()), option::of(uuids())).prop_map(

@@ -111,9 +111,10 @@ fn joined() -> Event {
 }
 
 fn client_frames() -> Vec<(&'static str, ClientFrame)> {
-    let identify = Identify { token: TOKEN.into(), device: None, intents: None };
-    let resume =
-        Resume { token: TOKEN.into(), session_id: id(SESSION), device: None, intents: None, epoch: "9b2c1f04".into(), after: P };
+    let identify = Identify { token: TOKEN.into(), device: None, intents: None, attempt: None };
+    let (token, epoch) = (TOKEN.to_owned(), "9b2c1f04".to_owned());
+    let resume = Resume { token, session_id: id(SESSION), device: None, intents: None, attempt: None, epoch, after: P };
+    let attempt = Some(Attempt { client: 2_718_281_828, number: 3 });
     let send = SendMessage { channel_id: id(CHANNEL), content: "Hello".into(), nonce: None, reply_to: None };
     let device = || Some("phone".to_owned());
     vec![
@@ -121,10 +122,15 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ("identify", ClientFrame::Identify(identify.clone())),
         (
             "identify_device_intents",
-            ClientFrame::Identify(Identify { device: device(), intents: Some(Intents::all()), ..identify }),
+            ClientFrame::Identify(Identify { device: device(), intents: Some(Intents::all()), ..identify.clone() }),
         ),
+        ("identify_attempt", ClientFrame::Identify(Identify { attempt, ..identify })),
         ("resume", ClientFrame::Resume(resume.clone())),
-        ("resume_device_intents", ClientFrame::Resume(Resume { device: device(), intents: Some(Intents::MESSAGES), ..resume })),
+        (
+            "resume_device_intents",
+            ClientFrame::Resume(Resume { device: device(), intents: Some(Intents::MESSAGES), ..resume.clone() }),
+        ),
+        ("resume_attempt", ClientFrame::Resume(Resume { attempt, ..resume })),
         ("send_message", ClientFrame::SendMessage(send.clone())),
         (
             "send_message_nonce_reply",

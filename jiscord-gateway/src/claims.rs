@@ -14,20 +14,30 @@ use async_trait::async_trait;
 use jiscord_core::{
     SessionId, UserId,
     fault::Result,
+    frame::Attempt,
     text::Device,
     time::{Clock, SystemClock},
 };
 use tokio::time::Instant;
 
-/// A session's claim to the one place of its user's device.
+/// The session that is to have the one place of its user's device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct Holder {
     /// The user.
     pub user: UserId,
     /// The device; `None` is the nameless one.
     pub device: Option<Device>,
     /// The session.
     pub session: SessionId,
+    /// Which attempt of its client. Where that does not say, it is a client of its own each time.
+    pub attempt: Attempt,
+}
+
+/// A session's claim to its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose.
+    pub holder: Holder,
     /// What [`Claims::claim`] gave it.
     pub fence: u64,
     /// How long the client has been silent.
@@ -57,11 +67,14 @@ pub struct Eviction {
 #[async_trait]
 pub trait Claims: Send + Sync {
     /// Claims the place of a user's device for a session of this instance. One device too many evicts the longest silent one.
-    /// A session that `resumes` gets a new fence, wherever it was before; none if another session has the place by now.
+    /// A session that `resumes` gets a new fence, wherever it was before.
+    ///
+    /// None, and nothing changes, if another session has the place of the one that resumes, or a later attempt of the same client has it:
+    /// a claim may be made long after its client gave it up.
     ///
     /// Two claims that run at once may return in either order: a session that finds a larger fence than its own in its place
     /// is the one that is over.
-    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId, resumes: bool) -> Result<Option<Claimed>>;
+    async fn claim(&self, holder: &Holder, resumes: bool) -> Result<Option<Claimed>>;
 
     /// Gives a place back. Nothing happens if a later claim has it.
     async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> Result<()>;
@@ -86,6 +99,7 @@ struct Places {
 
 struct Place {
     session: SessionId,
+    attempt: Attempt,
     fence: u64,
     heard: Instant,
 }
@@ -99,17 +113,18 @@ impl LocalClaims {
 
 #[async_trait]
 impl Claims for LocalClaims {
-    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId, resumes: bool) -> Result<Option<Claimed>> {
+    async fn claim(&self, holder: &Holder, resumes: bool) -> Result<Option<Claimed>> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let device = device.cloned();
-        let there = places.users.get(&user).and_then(|devices| devices.get(&device));
-        if resumes && there.is_some_and(|place| place.session != session) {
-            return Ok(None);
+        let Holder { user, device, session, attempt } = holder.clone();
+        if let Some(place) = places.users.get(&user).and_then(|devices| devices.get(&device)) {
+            if attempt.is_before(place.attempt) || resumes && place.session != session {
+                return Ok(None);
+            }
         }
         let fence = SystemClock.now_micros().max(places.fence + 1);
         places.fence = fence;
         let devices = places.users.entry(user).or_default();
-        devices.insert(device.clone(), Place { session, fence, heard: Instant::now() });
+        devices.insert(device.clone(), Place { session, attempt, fence, heard: Instant::now() });
         let mut evicted = vec![Eviction { device, fence }];
         while devices.len() > self.most.max(1) {
             let others = devices.iter().filter(|(_, place)| place.fence != fence);
@@ -141,7 +156,7 @@ impl Claims for LocalClaims {
         let mut lost = Vec::new();
         for (index, claim) in own.iter().enumerate() {
             // In one process nothing is forgotten: what is not there was evicted or released.
-            let place = places.users.get_mut(&claim.user).and_then(|devices| devices.get_mut(&claim.device));
+            let place = places.users.get_mut(&claim.holder.user).and_then(|devices| devices.get_mut(&claim.holder.device));
             match place.filter(|place| place.fence == claim.fence) {
                 Some(place) => place.heard = now.checked_sub(claim.silent).unwrap_or(now),
                 None => lost.push(index),
@@ -163,15 +178,19 @@ mod tests {
         "7c9e6679-7425-40de-944b-e07fc1f90ae7".parse().unwrap()
     }
 
+    fn holder(device: Option<&Device>) -> Holder {
+        Holder { user: user(), device: device.cloned(), session: session(), attempt: Attempt { client: 0, number: 0 } }
+    }
+
     fn own(device: Option<&Device>, fence: u64, silent: u64) -> Claim {
-        Claim { user: user(), device: device.cloned(), session: session(), fence, silent: Duration::from_secs(silent) }
+        Claim { holder: holder(device), fence, silent: Duration::from_secs(silent) }
     }
 
     #[tokio::test]
     async fn the_later_claim_lives_and_a_late_release_changes_nothing() {
         let claims = LocalClaims::new(8);
-        let first = claims.claim(user(), None, session(), false).await.unwrap().unwrap();
-        let second = claims.claim(user(), None, session(), false).await.unwrap().unwrap();
+        let first = claims.claim(&holder(None), false).await.unwrap().unwrap();
+        let second = claims.claim(&holder(None), false).await.unwrap().unwrap();
         assert!(second.fence > first.fence);
         assert_eq!(second.evicted, [Eviction { device: None, fence: second.fence }]);
         claims.release(user(), None, first.fence).await.unwrap();
@@ -185,14 +204,30 @@ mod tests {
     async fn a_session_resumes_unless_another_one_has_its_place() {
         let claims = LocalClaims::new(8);
         let other: SessionId = "0e984725-c51c-4bf4-9960-e1c80e27aba0".parse().unwrap();
-        let resume = async |session| claims.claim(user(), None, session, true).await.unwrap();
+        let resume = async |session| claims.claim(&Holder { session, ..holder(None) }, true).await.unwrap();
         let first = resume(session()).await.expect("nobody has the place");
         let again = resume(session()).await.expect("it is its own");
         assert!(again.fence > first.fence);
         assert_eq!(again.evicted, [Eviction { device: None, fence: again.fence }], "its socket of before is over");
         assert_eq!(resume(other).await, None);
-        claims.claim(user(), None, other, false).await.unwrap().unwrap();
+        claims.claim(&Holder { session: other, ..holder(None) }, false).await.unwrap().unwrap();
         assert_eq!(resume(session()).await, None);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_was_given_up_takes_no_place() {
+        let claims = LocalClaims::new(8);
+        let attempt = |client, number| Holder { attempt: Attempt { client, number }, ..holder(None) };
+        for resumes in [true, false] {
+            let later = claims.claim(&attempt(1, 2), resumes).await.unwrap().expect("nobody has the place");
+            assert_eq!(claims.claim(&attempt(1, 1), resumes).await.unwrap(), None);
+            let kept = [Claim { fence: later.fence, ..own(None, 0, 0) }];
+            assert!(claims.refresh(&kept).await.unwrap().is_empty());
+            // The same one again, another client's, and one that came after that.
+            for next in [attempt(1, 2), attempt(2, 0), attempt(1, 1)] {
+                assert!(claims.claim(&next, resumes).await.unwrap().is_some());
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,10 +235,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         let claims = LocalClaims::new(2);
         let [phone, laptop, tablet] = ["phone", "laptop", "tablet"].map(|name| Device::new(name).unwrap());
-        let first = claims.claim(user(), Some(&phone), session(), false).await.unwrap().unwrap();
-        let second = claims.claim(user(), Some(&laptop), session(), false).await.unwrap().unwrap();
+        let first = claims.claim(&holder(Some(&phone)), false).await.unwrap().unwrap();
+        let second = claims.claim(&holder(Some(&laptop)), false).await.unwrap().unwrap();
         claims.refresh(&[own(Some(&phone), first.fence, 1), own(Some(&laptop), second.fence, 9)]).await.unwrap();
-        let third = claims.claim(user(), Some(&tablet), session(), false).await.unwrap().unwrap();
+        let third = claims.claim(&holder(Some(&tablet)), false).await.unwrap().unwrap();
         assert_eq!(third.evicted[1..], [Eviction { device: Some(laptop.clone()), fence: second.fence + 1 }]);
         assert_eq!(claims.refresh(&[own(Some(&laptop), second.fence, 0)]).await.unwrap(), [0]);
     }

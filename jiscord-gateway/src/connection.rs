@@ -197,8 +197,8 @@ impl<'a> Greeted<'a> {
             match frame {
                 Ok(ClientFrame::Heartbeat(())) => self.client.out.say(ServerFrame::HeartbeatAck(())).await,
                 Ok(ClientFrame::Identify(identify)) => break (identify, None),
-                Ok(ClientFrame::Resume(Resume { token, session_id, device, intents, epoch, after })) => {
-                    break (Identify { token, device, intents }, Some(Cut { session: session_id, epoch, after }));
+                Ok(ClientFrame::Resume(Resume { token, session_id, device, intents, attempt, epoch, after })) => {
+                    break (Identify { token, device, intents, attempt }, Some(Cut { session: session_id, epoch, after }));
                 }
                 // Without what serde says of it, which may quote a token.
                 Err(FrameError::Body { op, .. }) if op == "IDENTIFY" || op == "RESUME" => {
@@ -208,7 +208,7 @@ impl<'a> Greeted<'a> {
                 _ => return Err(Some(CloseCode::NotIdentified)),
             }
         };
-        let (Identify { token, device, intents }, cut) = identify;
+        let (Identify { token, device, intents, attempt }, cut) = identify;
         let op = if cut.is_some() { "RESUME" } else { "IDENTIFY" };
         let device = match device.as_deref().map(Device::new).transpose() {
             Ok(device) => device,
@@ -219,7 +219,8 @@ impl<'a> Greeted<'a> {
         };
         let Client { out, heard, reader, shutdown, .. } = &*self.client;
         let intents = intents.unwrap_or(Intents::all());
-        let enter = out.hub.enter(out.key, Entrant { token: &token, device, intents, cut, end: self.end, heard });
+        let entrant = Entrant { token: &token, device, intents, attempt, cut, end: self.end, heard };
+        let enter = out.hub.enter(out.key, entrant);
         let entered = select! {
             biased;
             () = shutdown.cancelled() => return Err(Some(CloseCode::GoingAway)),

@@ -9,6 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use jiscord_core::{
     ChannelId, Code, Event, EventId, Position, SessionId, Topic, UserId,
     event::Publish,
+    frame::Attempt,
     id::{Snowflake, Worker},
     journal::Marks,
     mint::{IdSource, Minter},
@@ -17,7 +18,7 @@ use jiscord_core::{
 };
 use jiscord_gateway::{
     bus::{Bus, Heard, Stale},
-    claims::{Claim, Claims, Eviction},
+    claims::{Claim, Claims, Eviction, Holder},
     redis::{Error, Redis, RedisBus, RedisClaims, RedisClock, RedisMarks, RedisPublisher},
 };
 use redis::{AsyncCommands, AsyncConnectionConfig, PushKind, aio::MultiplexedConnection};
@@ -740,8 +741,13 @@ async fn all_may_start_before_redis() {
     assert_eq!(logged(&server, topic).await, [&*event.frame]);
 }
 
+/// A user's session that is to have a device's place.
+fn holder(user: UserId, device: Option<&Device>, session: SessionId) -> Holder {
+    Holder { user, device: device.cloned(), session, attempt: Attempt { client: 0, number: 0 } }
+}
+
 fn own(user: UserId, device: Option<&Device>, session: SessionId, fence: u64, silent: u64) -> Claim {
-    Claim { user, device: device.cloned(), session, fence, silent: Duration::from_secs(silent) }
+    Claim { holder: holder(user, device, session), fence, silent: Duration::from_secs(silent) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -753,8 +759,8 @@ async fn the_later_of_two_gateways_has_the_device() {
     bus.join(Topic::User(user)).await.unwrap();
     let sessions = [SessionId::new(Uuid::new_v4()), SessionId::new(Uuid::new_v4())];
     for device in [None, Some(&phone)] {
-        let first = here.claim(user, device, sessions[0], false).await.unwrap().unwrap();
-        let second = there.claim(user, device, sessions[1], false).await.unwrap().unwrap();
+        let first = here.claim(&holder(user, device, sessions[0]), false).await.unwrap().unwrap();
+        let second = there.claim(&holder(user, device, sessions[1]), false).await.unwrap().unwrap();
         assert!(second.fence > first.fence);
         assert_eq!(second.evicted, [Eviction { device: device.cloned(), fence: second.fence }]);
         for fence in [first.fence, second.fence] {
@@ -777,15 +783,15 @@ async fn one_device_too_many_evicts_the_longest_silent_wherever_it_is() {
     let mut mine = Vec::new();
     for n in 0..8 {
         let device = Device::new(&format!("d{n}")).unwrap();
-        let claimed = here.claim(user, Some(&device), session, false).await.unwrap().unwrap();
+        let claimed = here.claim(&holder(user, Some(&device), session), false).await.unwrap().unwrap();
         assert_eq!(claimed.evicted.len(), 1);
         mine.push(own(user, Some(&device), session, claimed.fence, if n == 5 { 90 } else { 10 }));
     }
     assert_eq!(here.refresh(&mine).await.unwrap(), NOBODY);
     let bus = RedisBus::start(&at(&server)).await.unwrap();
     bus.join(Topic::User(user)).await.unwrap();
-    let ninth = there.claim(user, None, session, false).await.unwrap().unwrap();
-    let silent = Eviction { device: mine[5].device.clone(), fence: mine[5].fence + 1 };
+    let ninth = there.claim(&holder(user, None, session), false).await.unwrap().unwrap();
+    let silent = Eviction { device: mine[5].holder.device.clone(), fence: mine[5].fence + 1 };
     assert_eq!(ninth.evicted, [Eviction { device: None, fence: ninth.fence }, silent.clone()]);
     for Eviction { device, fence } in ninth.evicted {
         assert_eq!(next(&bus).await, Heard::Evict { user, device, fence });
@@ -799,8 +805,8 @@ async fn a_redis_that_lost_its_claims_is_told_them_again() {
     let mut server = redis!();
     let (user, session) = (user(), SessionId::new(Uuid::new_v4()));
     let [here, there] = ["here", "there"].map(|instance| RedisClaims::new(&at(&server), instance, 8));
-    let older = here.claim(user, None, session, false).await.unwrap().unwrap().fence;
-    let newer = there.claim(user, None, session, false).await.unwrap().unwrap().fence;
+    let older = here.claim(&holder(user, None, session), false).await.unwrap().unwrap().fence;
+    let newer = there.claim(&holder(user, None, session), false).await.unwrap().unwrap().fence;
     server.kill();
     server.start();
     let bus = RedisBus::start(&at(&server)).await.unwrap();
@@ -819,11 +825,11 @@ async fn a_claim_is_given_up_when_redis_stays_away() {
     let mut server = redis!();
     let claims = RedisClaims::new(&at(&server), "here", 8);
     server.kill();
-    let error = soon(claims.claim(user(), None, SessionId::new(Uuid::new_v4()), false)).await.unwrap_err();
+    let error = soon(claims.claim(&holder(user(), None, SessionId::new(Uuid::new_v4())), false)).await.unwrap_err();
     assert_eq!((error.code, error.retry_after.is_some()), (Code::UNAVAILABLE, true));
     // And works on the same object when it is back.
     server.start();
-    claims.claim(user(), None, SessionId::new(Uuid::new_v4()), false).await.unwrap();
+    claims.claim(&holder(user(), None, SessionId::new(Uuid::new_v4())), false).await.unwrap();
 }
 
 /// A relay asks before it looks for rows.
@@ -899,13 +905,42 @@ async fn a_session_resumes_on_any_gateway_unless_another_has_its_place() {
     let server = redis!();
     let (user, session, other) = (user(), SessionId::new(Uuid::new_v4()), SessionId::new(Uuid::new_v4()));
     let [here, there] = ["here", "there"].map(|name| RedisClaims::new(&at(&server), name, 8));
-    let first = here.claim(user, None, session, true).await.unwrap().expect("nobody has the place");
-    let again = there.claim(user, None, session, true).await.unwrap().expect("it is its own");
+    let first = here.claim(&holder(user, None, session), true).await.unwrap().expect("nobody has the place");
+    let again = there.claim(&holder(user, None, session), true).await.unwrap().expect("it is its own");
     assert!(again.fence > first.fence);
-    assert_eq!(here.claim(user, None, other, true).await.unwrap(), None);
+    assert_eq!(here.claim(&holder(user, None, other), true).await.unwrap(), None);
     // What was refused changed nothing.
-    let own = Claim { user, device: None, session, fence: again.fence, silent: Duration::ZERO };
-    assert_eq!(there.refresh(&[own]).await.unwrap(), [0; 0]);
-    here.claim(user, None, other, false).await.unwrap().unwrap();
-    assert_eq!(there.claim(user, None, session, true).await.unwrap(), None);
+    assert_eq!(there.refresh(&[own(user, None, session, again.fence, 0)]).await.unwrap(), NOBODY);
+    here.claim(&holder(user, None, other), false).await.unwrap().unwrap();
+    assert_eq!(there.claim(&holder(user, None, session), true).await.unwrap(), None);
+}
+
+/// A gateway asks Redis again where the answer was lost, and a client may have gone elsewhere meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_was_given_up_takes_no_place_from_a_later_one() {
+    let server = redis!();
+    let (user, session, other) = (user(), SessionId::new(Uuid::new_v4()), SessionId::new(Uuid::new_v4()));
+    let [here, there] = ["here", "there"].map(|name| RedisClaims::new(&at(&server), name, 8));
+    let attempt = |session, client, number| {
+        let attempt = Attempt { client, number };
+        Holder { attempt, ..holder(user, None, session) }
+    };
+    here.claim(&attempt(session, 1, 9), true).await.unwrap().expect("nobody has the place");
+    let later = there.claim(&attempt(session, 1, 10), true).await.unwrap().expect("it is the later one");
+    for (of, resumes) in [(session, true), (other, false)] {
+        assert_eq!(here.claim(&attempt(of, 1, 9), resumes).await.unwrap(), None);
+    }
+    // What was refused changed nothing, and what is said of a place keeps whose it is.
+    let own = Claim { holder: attempt(session, 1, 10), fence: later.fence, silent: Duration::ZERO };
+    assert_eq!(there.refresh(&[own]).await.unwrap(), NOBODY);
+    assert_eq!(here.claim(&attempt(session, 1, 9), true).await.unwrap(), None);
+    // The same one asked again changes nothing either, unless it is asked elsewhere.
+    let again = there.claim(&attempt(session, 1, 10), true).await.unwrap().unwrap();
+    assert_eq!((again.fence, again.evicted), (later.fence, later.evicted));
+    let mut fence = later.fence;
+    for next in [attempt(session, 1, 10), attempt(session, 2, 0), attempt(session, 1, 9)] {
+        let claimed = here.claim(&next, true).await.unwrap().expect("it is no earlier one");
+        assert!(claimed.fence > fence, "{next:?}");
+        fence = claimed.fence;
+    }
 }

@@ -108,7 +108,9 @@ impl Server {
         peer.say(ServerFrame::Hello(Hello { heartbeat_interval })).await;
         match peer.hear().await {
             ClientFrame::Identify(identify) => (peer, identify),
-            ClientFrame::Resume(Resume { token, device, intents, .. }) => (peer, Identify { token, device, intents }),
+            ClientFrame::Resume(Resume { token, device, intents, attempt, .. }) => {
+                (peer, Identify { token, device, intents, attempt })
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -7,10 +7,11 @@ use jiscord_core::{
     Code, Fault, GuildId, Position, ServerFrame, SessionId, Topic, UserId,
     backend::Actor,
     fault::Result,
-    frame::{CloseCode, Intents, PROTOCOL, Ready},
+    frame::{Attempt, CloseCode, Intents, PROTOCOL, Ready},
     model::{Rev, User},
     text::Device,
 };
+use rand::Rng;
 use tokio::{sync::mpsc, time::interval};
 use uuid::Uuid;
 
@@ -19,8 +20,8 @@ use super::{
     state::{Change, Hosted, Session, Stage, State},
 };
 use crate::{
-    chance::{HashMap, HashSet},
-    claims::Claim,
+    chance::{self, HashMap, HashSet},
+    claims::{Claim, Holder},
     dispatch::{End, Key, Post},
     guild::{GuildObject, Revved},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Entrant<'a> {
     pub(crate) token: &'a str,
     pub(crate) device: Option<Device>,
     pub(crate) intents: Intents,
+    /// Which attempt of its client this is, if it says so.
+    pub(crate) attempt: Option<Attempt>,
     /// It goes on with a session that was cut off.
     pub(crate) cut: Option<Cut>,
     pub(crate) end: &'a End,
@@ -150,13 +153,15 @@ impl Hub {
         // One device too many evicts the longest silent one: let it be known who has spoken since the last beat.
         self.refresh(Some(user)).await?;
         let id = who.cut.as_ref().map_or_else(|| SessionId::new(Uuid::new_v4()), |cut| cut.session);
-        let claim = self.claims.claim(user, who.device.as_ref(), id, who.cut.is_some());
-        // Another session has the place of the one that was cut off.
-        let Some(claimed) = self.ask(claim).await? else { return Err(CloseCode::ResumeRefused.into()) };
+        let attempt = who.attempt.unwrap_or_else(|| Attempt { client: chance::rng().random(), number: 0 });
+        let holder = Holder { user, device: who.device.clone(), session: id, attempt };
+        let Some(claimed) = self.ask(self.claims.claim(&holder, who.cut.is_some())).await? else {
+            return Err(if who.cut.is_some() { CloseCode::ResumeRefused } else { CloseCode::Evicted }.into());
+        };
         let stage = Stage::Entering(Vec::new());
         let (end, heard) = (who.end.clone(), who.heard.clone());
-        let (token, login, device) = (who.token.into(), identity.login, who.device.clone());
-        let session = Session { user, token, login, device, id, fence: claimed.fence, end, heard, stage };
+        let (token, login) = (who.token.into(), identity.login);
+        let session = Session { holder, token, login, fence: claimed.fence, end, heard, stage };
         {
             let mut state = self.lock();
             for over in &claimed.evicted {
@@ -300,7 +305,7 @@ impl Hub {
         }
         let ready = ServerFrame::Ready(Ready {
             user_id: user.user_id,
-            session_id: session.id,
+            session_id: session.holder.session,
             user: user.clone(),
             guilds,
             protocol: PROTOCOL,
@@ -322,7 +327,9 @@ impl Hub {
                 Some(gone) = ended.recv() => Some(gone),
             };
             let kept = match &gone {
-                Some(Claim { user, device, fence, .. }) => self.ask(self.claims.release(*user, device.as_ref(), *fence)).await,
+                Some(Claim { holder, fence, .. }) => {
+                    self.ask(self.claims.release(holder.user, holder.device.as_ref(), *fence)).await
+                }
                 None => self.refresh(None).await,
             };
             if let Err(error) = kept {

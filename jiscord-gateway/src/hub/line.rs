@@ -402,7 +402,7 @@ impl State {
         let mut left = Vec::new();
         for (key, session) in &mut self.sessions {
             let Stage::Live(guilds) = &mut session.stage else { continue };
-            let revs = fresh.members.get(&session.user);
+            let revs = fresh.members.get(&session.holder.user);
             if let Some(revs) = revs {
                 let old = std::mem::replace(guilds, revs.keys().copied().collect());
                 left.extend(old.difference(guilds).map(|guild| (*guild, *key)));
@@ -410,10 +410,10 @@ impl State {
             guilds.retain(|guild| {
                 let Some(object) = self.guilds.get_mut(guild).and_then(|hosted| hosted.object.as_mut()) else { return false };
                 let loaded = revs.and_then(|revs| revs.get(guild));
-                let rev = loaded.or_else(|| theirs.get(&(*guild, session.user))).copied().unwrap_or_default();
-                let member = object.join(session.user, rev);
+                let rev = loaded.or_else(|| theirs.get(&(*guild, session.holder.user))).copied().unwrap_or_default();
+                let member = object.join(session.holder.user, rev);
                 if member {
-                    object.add(*key, session.user);
+                    object.add(*key, session.holder.user);
                 }
                 member
             });

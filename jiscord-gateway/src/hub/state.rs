@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use jiscord_core::{ChannelId, GuildId, Placed, Position, ServerFrame, SessionId, Topic, UserId};
+use jiscord_core::{ChannelId, GuildId, Placed, Position, ServerFrame, Topic, UserId};
 use jiscord_core::{
     Event,
     backend::{Login, Revoked},
@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::Joined;
 use crate::{
     chance::{HashMap, HashSet},
-    claims::{Claim, Eviction},
+    claims::{Claim, Eviction, Holder},
     dispatch::{End, Key},
     guild::GuildObject,
 };
@@ -41,12 +41,10 @@ pub(super) struct State {
 }
 
 pub(super) struct Session {
-    pub(super) user: UserId,
+    pub(super) holder: Holder,
     /// What it came with; verified anew where its revocation may have been missed.
     pub(super) token: SecretString,
     pub(super) login: Option<Login>,
-    pub(super) device: Option<Device>,
-    pub(super) id: SessionId,
     pub(super) fence: u64,
     pub(super) end: End,
     /// Milliseconds since the hub began at which the client was last heard.
@@ -57,7 +55,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn claim(&self, now: u64) -> Claim {
         let silent = Duration::from_millis(now.saturating_sub(self.heard.load(Ordering::Relaxed)));
-        Claim { user: self.user, device: self.device.clone(), session: self.id, fence: self.fence, silent }
+        Claim { holder: self.holder.clone(), fence: self.fence, silent }
     }
 }
 
@@ -138,7 +136,7 @@ impl State {
         for (key, session) in &self.sessions {
             let Stage::Live(guilds) = &session.stage else { continue };
             let hears = |topic: &Topic| match topic {
-                Topic::User(user) => *user == session.user,
+                Topic::User(user) => *user == session.holder.user,
                 Topic::Guild(guild) => guilds.contains(guild),
             };
             let heard: Vec<_> = topics.iter().copied().filter(hears).collect();
@@ -163,13 +161,13 @@ impl State {
     /// Seats a session in its device's place. A session here with a smaller fence is evicted; false if one with a larger
     /// fence has the place.
     pub(super) fn seat(&mut self, key: Key, session: Session) -> bool {
-        let place = Eviction { device: session.device.clone(), fence: session.fence };
-        self.evict(session.user, &place);
-        let devices = self.users.entry(session.user).or_default();
-        if devices.contains_key(&session.device) {
+        let Holder { user, device, .. } = &session.holder;
+        self.evict(*user, &Eviction { device: device.clone(), fence: session.fence });
+        let devices = self.users.entry(*user).or_default();
+        if devices.contains_key(device) {
             return false;
         }
-        devices.insert(session.device.clone(), key);
+        devices.insert(device.clone(), key);
         self.sessions.insert(key, session);
         true
     }
@@ -196,10 +194,11 @@ impl State {
     /// Takes a session out of everything, so that it hears nothing more, and says why. One that is out already stays so.
     pub(super) fn detach(&mut self, key: Key, why: Option<CloseCode>) {
         let Some(session) = self.sessions.remove(&key) else { return };
-        if let Some(devices) = self.users.get_mut(&session.user) {
-            devices.remove(&session.device);
+        let Holder { user, device, .. } = &session.holder;
+        if let Some(devices) = self.users.get_mut(user) {
+            devices.remove(device);
             if devices.is_empty() {
-                self.users.remove(&session.user);
+                self.users.remove(user);
             }
         }
         // Nobody listens only when the hub itself has ended.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiscord_core::{Code, Fault, SessionId, Topic, UserId, fault, text::Device};
+use jiscord_core::{Topic, UserId, fault, frame::Attempt, text::Device};
 use redis::{Cmd, Pipeline};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     link::{Redis, evalsha},
     scripts,
 };
-use crate::claims::{Claim, Claimed, Claims, Eviction};
+use crate::claims::{Claim, Claimed, Claims, Eviction, Holder};
 
 /// How many claims are refreshed by one pipeline.
 const CHUNK: usize = 500;
@@ -41,34 +41,26 @@ impl RedisClaims {
     }
 
     /// The arguments that claiming and refreshing share.
-    fn place(&self, script: &redis::Script, user: UserId, device: Option<&Device>, session: SessionId) -> Cmd {
-        let mut call = self.call(script, user, device);
-        call.arg(session.to_string()).arg(&self.instance).arg(self.most).arg(Topic::User(user).to_string()).arg(KEPT.as_secs());
+    fn place(&self, script: &redis::Script, holder: &Holder) -> Cmd {
+        let mut call = self.call(script, holder.user, holder.device.as_ref());
+        let Attempt { client, number } = holder.attempt;
+        call.arg(format!("{} {client} {number}", holder.session)).arg(&self.instance);
+        call.arg(self.most).arg(Topic::User(holder.user).to_string()).arg(KEPT.as_secs());
         call
     }
 }
 
 #[async_trait]
 impl Claims for RedisClaims {
-    async fn claim(
-        &self,
-        user: UserId,
-        device: Option<&Device>,
-        session: SessionId,
-        resumes: bool,
-    ) -> fault::Result<Option<Claimed>> {
-        let mut claim = self.place(&scripts::CLAIM, user, device, session);
+    async fn claim(&self, holder: &Holder, resumes: bool) -> fault::Result<Option<Claimed>> {
+        let mut claim = self.place(&scripts::CLAIM, holder);
         claim.arg(u8::from(resumes));
         let mut call = Pipeline::new();
         call.add_command(claim);
         let answers: Vec<Vec<(String, u64)>> = self.asker.ask(&call).await?;
         let evicted = answers.into_iter().flatten();
         let evicted: Vec<_> = evicted.map(|(device, fence)| Eviction { device: Device::new(&device).ok(), fence }).collect();
-        match evicted.first().map(|own| own.fence) {
-            Some(fence) => Ok(Some(Claimed { fence, evicted })),
-            None if resumes => Ok(None),
-            None => Err(Fault::new(Code::INTERNAL, "a claim without a fence")),
-        }
+        Ok(evicted.first().map(|own| own.fence).map(|fence| Claimed { fence, evicted }))
     }
 
     async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> fault::Result<()> {
@@ -84,7 +76,7 @@ impl Claims for RedisClaims {
         for (begin, chunk) in own.chunks(CHUNK).enumerate().map(|(n, chunk)| (n * CHUNK, chunk)) {
             let mut pipeline = Pipeline::new();
             for claim in chunk {
-                let mut call = self.place(&scripts::REFRESH, claim.user, claim.device.as_ref(), claim.session);
+                let mut call = self.place(&scripts::REFRESH, &claim.holder);
                 call.arg(claim.fence).arg(u64::try_from(claim.silent.as_micros()).unwrap_or(u64::MAX));
                 pipeline.add_command(call);
             }

@@ -80,23 +80,28 @@ end
 });
 
 /// Claims the place of a device, and evicts whoever had it, and the longest silent of too many devices. A session that resumes
-/// claims nothing where another session has the place.
+/// claims nothing where another session has the place, nor does any where a later attempt of the same client has it. One attempt at
+/// one instance has one fence, however often it is asked.
 ///
-/// The hash `sessions:<user>` has for each device `<fence> <microseconds at which it was heard> <session> <instance>`; the
-/// nameless device is the empty field.
+/// The hash `sessions:<user>` has for each device `<fence> <microseconds at which it was heard> <holder> <instance>`, where a holder is
+/// `<session> <client> <attempt>`; the nameless device is the empty field.
 pub(crate) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 sessions:<user>
--- ARGV 1 device  2 session  3 instance  4 most devices  5 the user's topic  6 seconds kept  7 whether it resumes
+-- ARGV 1 device  2 holder  3 instance  4 most devices  5 the user's topic  6 seconds kept  7 whether it resumes
 local function evict(device, fence)
   local name = device == '' and 'null' or cjson.encode(device)
   redis.call('PUBLISH', ARGV[5], '0 0 EVICT - {"op":"EVICT","d":{"device":' .. name .. ',"fence":' .. fence .. '}}')
 end
 local now = redis.call('TIME')
 now = now[1] * 1000000 + now[2]
-local old, of = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) %d+ (%S+)')
-if ARGV[7] == '1' and of and of ~= ARGV[2] then return {} end
+local there = '^(%d+) %d+ (%S+) (%d+) (%d+) (.*)$'
+local old, session, client, attempt, instance = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', there)
+local mine, of, number = string.match(ARGV[2], '(%S+) (%d+) (%d+)')
+if session and ARGV[7] == '1' and session ~= mine then return {} end
+if client == of and tonumber(number) < tonumber(attempt) then return {} end
+if session == mine and client == of and attempt == number and instance == ARGV[3] then return {ARGV[1], old} end
 local fence = string.format('%.0f', math.max((tonumber(old) or 0) + 1, now))
 redis.call('HSET', KEYS[1], ARGV[1], fence .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
@@ -141,7 +146,7 @@ pub(crate) static REFRESH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
 -- KEYS 1 sessions:<user>
--- ARGV 1 device  2 session  3 instance  4 most devices  5 the user's topic  6 seconds kept  7 fence  8 microseconds of silence
+-- ARGV 1 device  2 holder  3 instance  4 most devices  5 the user's topic  6 seconds kept  7 fence  8 microseconds of silence
 local at = tonumber(string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+'))
 local fence = tonumber(ARGV[7])
 if at and at > fence then return 0 end

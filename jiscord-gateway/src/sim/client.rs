@@ -10,7 +10,7 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use jiscord_core::{
     ClientFrame, Code, GuildId, Placed, Position, ServerFrame, SessionId, UserId,
-    frame::{CloseCode, Identify, Resume, SendMessage},
+    frame::{Attempt, CloseCode, Identify, Resume, SendMessage},
 };
 use tokio::{
     io::DuplexStream,
@@ -50,6 +50,8 @@ pub(super) struct Client {
     /// It comes now and then, and takes the place of the one that is there.
     rival: bool,
     session: Option<SessionId>,
+    /// The last one to have a session.
+    attempt: Attempt,
     epoch: String,
     p: u64,
     /// It never resumes from before this.
@@ -86,7 +88,7 @@ impl Line {
 impl Client {
     pub(super) fn new(world: &Arc<World>, name: &'static str, device: Option<&'static str>, rival: bool) -> Self {
         let user = world.store.user(name);
-        let number = world.record.client(user, rival);
+        let number = world.record.client(user, device, rival);
         Self {
             world: world.clone(),
             number,
@@ -95,6 +97,7 @@ impl Client {
             device,
             rival,
             session: None,
+            attempt: Attempt { client: number as u32, number: 0 },
             epoch: String::new(),
             p: 0,
             floor: 0,
@@ -119,7 +122,7 @@ impl Client {
             self.send_at = Some(Instant::now());
             let wait = match end {
                 End::Evicted => {
-                    self.world.record.note("evicted", self.number.to_string());
+                    self.world.record.evicted(self.number);
                     self.session = None;
                     upto(OFFENDED)
                 }
@@ -261,12 +264,14 @@ impl Client {
         match frame {
             ServerFrame::Hello(_) => {
                 let (token, device) = (self.name.to_owned(), self.device.map(str::to_owned));
+                self.attempt.number += 1;
+                let attempt = Some(self.attempt);
                 let first = match self.session {
-                    None => ClientFrame::Identify(Identify { token, device, intents: None }),
+                    None => ClientFrame::Identify(Identify { token, device, intents: None, attempt }),
                     Some(session_id) => {
                         line.last = self.p.saturating_sub(OVERLAP).max(self.floor);
                         let (epoch, after) = (self.epoch.clone(), Position(line.last));
-                        ClientFrame::Resume(Resume { token, session_id, device, intents: None, epoch, after })
+                        ClientFrame::Resume(Resume { token, session_id, device, intents: None, attempt, epoch, after })
                     }
                 };
                 line.say(first).await?;

@@ -292,6 +292,7 @@ fn planted_defects_are_found() {
         (Planted::NotHeld, "I9"),
         (Planted::NotLeft, "I13"),
         (Planted::NotEvicted, "I15"),
+        (Planted::Unordered, "I15"),
         (Planted::NotRelayed, "I6"),
     ] {
         let is_found = |seed: &u64| run(*seed, Some(planted)).violations.iter().any(|what| what.starts_with(sign));

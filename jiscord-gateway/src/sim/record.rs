@@ -41,6 +41,7 @@ pub(super) struct Inner {
 /// What one client heard.
 pub(super) struct Heard {
     pub(super) user: UserId,
+    device: Option<&'static str>,
     /// It is not there at the end.
     pub(super) passes: bool,
     /// It has a session.
@@ -86,11 +87,11 @@ impl Record {
         self.lock().violations.push(what);
     }
 
-    pub(super) fn client(&self, user: UserId, passes: bool) -> usize {
+    pub(super) fn client(&self, user: UserId, device: Option<&'static str>, passes: bool) -> usize {
         let mut inner = self.lock();
         let (events, guilds, moved) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let (ready, resyncs, open, owed) = (Vec::new(), Vec::new(), false, 0);
-        inner.heard.push(Heard { user, passes, open, owed, events, ready, resyncs, guilds, moved });
+        inner.heard.push(Heard { user, device, passes, open, owed, events, ready, resyncs, guilds, moved });
         inner.heard.len() - 1
     }
 
@@ -101,6 +102,19 @@ impl Record {
         let number = inner.sessions;
         inner.newest.insert((user, device), (number, Instant::now()));
         number
+    }
+
+    /// A client was told that a later session has its device's place.
+    pub(super) fn evicted(&self, client: usize) {
+        self.note("evicted", client.to_string());
+        let has_rival = {
+            let heard = &self.lock().heard;
+            let Heard { user, device, .. } = heard[client];
+            heard.iter().filter(|other| (other.user, other.device) == (user, device)).count() > 1
+        };
+        if !has_rival {
+            self.violated(format!("I15 client {client} was evicted by nobody but itself"));
+        }
     }
 
     pub(super) fn stands(&self, client: usize, open: bool, owed: usize) {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use jiscord_core::time::Clock;
+use jiscord_core::{frame::Attempt, time::Clock};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf},
     sync::mpsc,
@@ -78,7 +78,25 @@ struct Entry {
 struct Place {
     fence: u64,
     heard: u64,
-    session: String,
+    /// `<session> <client> <attempt>`.
+    holder: String,
+    instance: String,
+}
+
+impl Place {
+    /// Whether this session has it.
+    fn is_of(&self, holder: &str) -> bool {
+        self.holder.split(' ').next() == holder.split(' ').next()
+    }
+
+    /// Whether a later attempt of the same client has it.
+    fn is_after(&self, holder: &str) -> bool {
+        let attempt = |holder: &str| {
+            let mut parts = holder.split(' ').skip(1).map(|part| part.parse().unwrap());
+            Attempt { client: parts.next().unwrap(), number: parts.next().unwrap() }
+        };
+        attempt(holder).is_before(attempt(&self.holder))
+    }
 }
 
 struct Socket {
@@ -120,8 +138,8 @@ impl Server {
             tokio::select! {
                 biased;
                 () = cut.cancelled() => {}
-                () = server.answer(key, read) => {}
-                () = server.write(write, outgoing, stalled) => {}
+                () = server.answer(key, read, &stalled) => {}
+                () = server.write(write, outgoing, &stalled) => {}
             }
             server.lock().sockets.remove(&key);
         });
@@ -133,10 +151,12 @@ impl Server {
         sleep(upto(if slow { 200 } else { 2 })).await;
     }
 
-    async fn answer(&self, key: u64, mut from: ReadHalf<DuplexStream>) {
+    async fn answer(&self, key: u64, mut from: ReadHalf<DuplexStream>, stalled: &Mutex<Instant>) {
         let mut bytes = Vec::new();
         while from.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
             self.way().await;
+            let until = *stalled.lock().unwrap();
+            sleep_until(until).await;
             let mut inner = self.lock();
             while let Some(command) = command(&mut bytes) {
                 let answer = inner.execute(key, &command, self.clock.now_micros());
@@ -146,12 +166,7 @@ impl Server {
         }
     }
 
-    async fn write(
-        &self,
-        mut to: WriteHalf<DuplexStream>,
-        mut out: mpsc::UnboundedReceiver<String>,
-        stalled: Arc<Mutex<Instant>>,
-    ) {
+    async fn write(&self, mut to: WriteHalf<DuplexStream>, mut out: mpsc::UnboundedReceiver<String>, stalled: &Mutex<Instant>) {
         while let Some(mut text) = out.recv().await {
             self.way().await;
             let until = *stalled.lock().unwrap();
@@ -179,7 +194,7 @@ impl Inner {
         }
     }
 
-    /// One connection brings nothing for a while.
+    /// One connection brings nothing for a while, either way.
     pub(super) fn stall(&self, time: Duration) {
         if let Some(socket) = self.socket() {
             *socket.stalled.lock().unwrap() = Instant::now() + time;
@@ -344,14 +359,17 @@ impl Inner {
     }
 
     fn claim(&mut self, keys: &[String], args: &[String], now: u64) -> String {
-        let [device, session, _, most, topic, _, resumes] = args else { return error("ERR claim") };
+        let [device, holder, instance, most, topic, _, resumes] = args else { return error("ERR claim") };
         let places = self.data.sessions.entry(keys[0].clone()).or_default();
         let old = places.get(device);
-        if resumes == "1" && old.is_some_and(|place| place.session != *session) {
+        if old.is_some_and(|place| resumes == "1" && !place.is_of(holder) || place.is_after(holder)) {
             return array([]);
         }
+        if let Some(place) = old.filter(|place| (&place.holder, &place.instance) == (holder, instance)) {
+            return array([bulk(device), int(place.fence)]);
+        }
         let fence = now.max(old.map_or(0, |place| place.fence) + 1);
-        places.insert(device.clone(), Place { fence, heard: now, session: session.clone() });
+        places.insert(device.clone(), Place { fence, heard: now, holder: holder.clone(), instance: instance.clone() });
         let mut others: Vec<_> = places.iter().filter(|(name, _)| *name != device).collect();
         others.sort_by_key(|(_, place)| (place.heard, place.fence));
         let many = (others.len() + 1).saturating_sub(most.parse().unwrap());
@@ -367,14 +385,17 @@ impl Inner {
     }
 
     fn refresh(&mut self, keys: &[String], args: &[String], now: u64) -> String {
-        let [device, session, _, most, topic, _, fence, silent] = args else { return error("ERR refresh") };
+        let [device, holder, instance, most, topic, _, fence, silent] = args else { return error("ERR refresh") };
         let (most, fence, silent): (usize, u64, u64) = (most.parse().unwrap(), fence.parse().unwrap(), silent.parse().unwrap());
         let places = self.data.sessions.entry(keys[0].clone()).or_default();
         let at = places.get(device).map(|place| place.fence);
         if at.map_or(places.len() >= most, |at| at > fence) {
             return int(0);
         }
-        places.insert(device.clone(), Place { fence, heard: now.saturating_sub(silent), session: session.clone() });
+        places.insert(
+            device.clone(),
+            Place { fence, heard: now.saturating_sub(silent), holder: holder.clone(), instance: instance.clone() },
+        );
         if at.is_some_and(|at| at < fence) {
             self.evict(topic, device, fence);
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use jiscord_core::{Event, Position, SessionId, Topic, UserId, event::Publish, fault::Result, text::Device, time::Clock};
+use jiscord_core::{Event, Position, Topic, UserId, event::Publish, fault::Result, frame::Attempt, text::Device, time::Clock};
 use rand::Rng;
 use tokio::{io::DuplexStream, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use crate::{
     Settings,
     bus::{Bus, Heard, Replay},
     chance::{rng, watch},
-    claims::{Claim, Claimed, Claims},
+    claims::{Claim, Claimed, Claims, Holder},
     connection,
     hub::Hub,
     redis::{Redis, RedisBus, RedisClaims},
@@ -69,6 +69,8 @@ pub(super) enum Planted {
     NotLeft,
     /// Nobody hears of evictions.
     NotEvicted,
+    /// Attempts have no order.
+    Unordered,
     /// A relay that does nothing.
     NotRelayed,
 }
@@ -248,8 +250,14 @@ struct BentClaims {
 
 #[async_trait]
 impl Claims for BentClaims {
-    async fn claim(&self, user: UserId, device: Option<&Device>, session: SessionId, resumes: bool) -> Result<Option<Claimed>> {
-        self.claims.claim(user, device, session, resumes).await
+    async fn claim(&self, holder: &Holder, resumes: bool) -> Result<Option<Claimed>> {
+        match self.planted {
+            Planted::Unordered => {
+                let attempt = Attempt { client: rng().random(), number: 0 };
+                self.claims.claim(&Holder { attempt, ..holder.clone() }, resumes).await
+            }
+            _ => self.claims.claim(holder, resumes).await,
+        }
     }
 
     async fn release(&self, user: UserId, device: Option<&Device>, fence: u64) -> Result<()> {
