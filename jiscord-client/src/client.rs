@@ -4,7 +4,7 @@ use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
 use jiscord_core::{
     ChannelId, MessageId,
-    frame::{Attempt, Intents, MessageAck, Ready, SendMessage},
+    frame::{Intents, MessageAck, Ready, SendMessage},
     model::User,
     text::{Content, Device, Nonce},
 };
@@ -179,7 +179,6 @@ impl Builder {
             first: Some(first),
             ready: None,
             resume: self.resume,
-            attempt: Attempt { client: sys::client(), number: 0 },
             is_live: false,
             outbox: Outbox::default(),
         };

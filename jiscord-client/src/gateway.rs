@@ -11,6 +11,10 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -144,8 +148,6 @@ pub(crate) struct Gateway {
     pub(crate) ready: Option<watch::Sender<Ready>>,
     /// Where another process had a session that is to go on.
     pub(crate) resume: Option<ResumePoint>,
-    /// The last one to have a session.
-    pub(crate) attempt: Attempt,
     /// The session is there. What is told before it goes on was told again.
     pub(crate) is_live: bool,
     pub(crate) outbox: Outbox,
@@ -206,8 +208,6 @@ impl Gateway {
     /// One connection, from dialling to its end.
     async fn session(&mut self, place: &mut Place) -> Result<Infallible, Cut> {
         let until = Instant::now() + self.settings.connect_timeout;
-        // One that was given up may still reach a gateway, after this one.
-        self.attempt.number += 1;
         let opening = self.opening(place);
         let greeting = greet(self.transport.clone(), self.settings.gateway.clone(), opening);
         let greeting = sys::timeout(self.settings.connect_timeout, greeting);
@@ -401,7 +401,8 @@ impl Gateway {
     fn opening(&self, place: &Place) -> String {
         let Settings { token, device, intents, .. } = &self.settings;
         let (token, device, intents) = (token.expose_secret().to_owned(), device.clone(), *intents);
-        let attempt = Some(self.attempt);
+        // One that was given up may still reach a gateway, after this one.
+        let attempt = Some(next_attempt());
         match place.resume() {
             Some((session_id, after)) => {
                 let epoch = place.epoch.clone();
@@ -410,6 +411,13 @@ impl Gateway {
             None => ClientFrame::Identify(Identify { token, device, intents, attempt }).encode(),
         }
     }
+}
+
+/// All clients of a program count together: two of them may be the same device.
+fn next_attempt() -> Attempt {
+    static CLIENT: LazyLock<u32> = LazyLock::new(|| u32::from_be_bytes(sys::random()));
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    Attempt { client: *CLIENT, number: LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1) }
 }
 
 /// What is said of a gateway that takes too long.

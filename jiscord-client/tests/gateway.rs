@@ -28,7 +28,7 @@ async fn a_session_begins_with_who_one_is() {
         let (mut peer, identify) = server.identified(SLOW).await;
         let (token, device, attempt) = ("a token".into(), Some("desk".into()), identify.attempt);
         assert_eq!(identify, Identify { token, device, intents: Some(Intents::MESSAGES), attempt });
-        assert_eq!(attempt.unwrap().number, 1);
+        assert!(attempt.is_some());
         peer.say_text(r#"{"op":"FROM_THE_FUTURE","d":{}}"#).await;
         peer.ready().await;
     });
@@ -498,6 +498,7 @@ async fn a_session_goes_on_where_it_was_cut_off_and_everything_is_told_once() {
     drop(peer);
     let (mut peer, second) = server.resumes(SLOW).await;
     assert_eq!((first.after, second.after), (Position(9 * SECOND), Position(9 * SECOND)));
+    assert!(first.attempt.unwrap().is_before(second.attempt.unwrap()));
     // What cannot be told again is read, and the place is one of the log that there is now.
     peer.say_at(20 * SECOND, ServerFrame::Resync(Resync { topics: None, epoch: "f".into(), spread: None })).await;
     peer.say_at(20 * SECOND, ServerFrame::Resumed(Resumed { replayed: 0 })).await;

@@ -48,11 +48,6 @@ impl<K: Copy + Eq + Hash, V> Revved<K, V> {
         self.rows.iter().filter_map(|(key, (rev, value))| Some((*key, *rev, value.as_ref().ok()?)))
     }
 
-    /// Whether a row is known, be it as removed.
-    pub(crate) fn knows(&self, key: K) -> bool {
-        self.rows.contains_key(&key)
-    }
-
     /// Whether a row is known to be removed.
     pub(crate) fn is_gone(&self, key: K) -> bool {
         self.rows.get(&key).is_some_and(|row| row.1.is_err())

@@ -66,11 +66,6 @@ pub(crate) fn nonce() -> String {
     format!("{:032x}", u128::from_be_bytes(random()))
 }
 
-/// Tells this client from others.
-pub(crate) fn client() -> u32 {
-    u32::from_be_bytes(random())
-}
-
 /// Some time below `most`.
 pub(crate) fn random_below(most: Duration) -> Duration {
     // 53 bits are what a float between 0 and 1 has room for.

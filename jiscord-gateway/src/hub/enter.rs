@@ -274,7 +274,7 @@ impl Hub {
             for change in changes.drain(..) {
                 match change {
                     // He came since, or is told late to have come, and is out again.
-                    Change::Join { guild, .. } if !member_of.knows(guild) => is_sure = false,
+                    Change::Join { guild, .. } if member_of.get(guild).is_none() => is_sure = false,
                     Change::Join { guild, rev, .. } => _ = member_of.put(guild, rev, ()),
                     Change::Leave { guild, rev, .. } => _ = member_of.remove(guild, rev),
                     Change::Channel(_) | Change::ChannelGone { .. } => {}

@@ -59,6 +59,11 @@ const KEPT: &[u64] = &[
     3_575_954_711,
     3_575_954_533,
     4_098_668_779,
+    289_770_237,
+    2_049_984_980,
+    2_049_985_339,
+    2_049_985_432,
+    2_049_985_560,
 ];
 /// How long the test of new seeds goes on, unless it is told how many to try.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -295,7 +295,8 @@ impl World {
                     is_in || rows.moves.iter().any(came)
                 };
                 if !mine && !guilds.into_iter().any(may) {
-                    wrong.push(format!("I13 client {client} was told {p}, which it may not see: {text}"));
+                    let moves: Vec<_> = moves.0.iter().filter(|((user, _), _)| *user == heard.user).collect();
+                    wrong.push(format!("I13 client {client} was told {p}, which it may not see: {text}, {moves:?}"));
                 }
             }
             if heard.passes {

@@ -47,6 +47,7 @@ pub(super) struct Rows {
     pub(super) moves: Vec<Move>,
 }
 
+#[derive(Debug)]
 pub(super) struct Move {
     pub(super) at: Instant,
     pub(super) guild: GuildId,

@@ -154,6 +154,8 @@ pub struct Observer {
     world: Arc<World>,
     name: String,
     number: usize,
+    /// Its attempts to have a session are in order.
+    client: u32,
     person: Person,
     reader: Arc<Reader>,
 }
@@ -173,7 +175,7 @@ impl Observer {
     pub fn new(world: &Arc<World>, name: &str, person: Person) -> Self {
         let number = world.notes.observer(name);
         let reader = Reader::new(world.clone(), number, person.data.clone());
-        Self { world: world.clone(), name: name.to_owned(), number, person, reader }
+        Self { world: world.clone(), name: name.to_owned(), number, client: rand::random(), person, reader }
     }
 
     /// Watches for as long as it is polled.
@@ -184,8 +186,7 @@ impl Observer {
     async fn watch(&self) {
         let (mut session, mut waits) = (None, Waits::new());
         for turn in self.number.. {
-            let url = &self.world.gateways[turn % self.world.gateways.len()];
-            match self.visit(url, &mut session).await {
+            match self.visit(turn, &mut session).await {
                 Visit::Over => waits = Waits::new(),
                 Visit::Failed => {}
                 Visit::Refused(code) => {
@@ -196,17 +197,21 @@ impl Observer {
         }
     }
 
-    async fn visit(&self, url: &str, session: &mut Option<Session>) -> Visit {
+    async fn visit(&self, turn: usize, session: &mut Option<Session>) -> Visit {
+        let url = &self.world.gateways[turn % self.world.gateways.len()];
         let Some(mut socket) = Socket::dial(url, ANSWER).await else { return Visit::Failed };
-        let device = &self.name;
-        let hello = match session {
-            None => socket.say("IDENTIFY", json!({"token": self.person.token, "device": device})),
-            Some(Session { id, epoch, after }) => socket.say(
-                "RESUME",
-                json!({"token": self.person.token, "device": device, "sessionId": id, "epoch": epoch, "after": after}),
-            ),
+        let mut hello =
+            json!({"token": self.person.token, "device": self.name, "attempt": {"client": self.client, "number": turn}});
+        let op = match session {
+            None => "IDENTIFY",
+            Some(Session { id, epoch, after }) => {
+                hello["sessionId"] = json!(id);
+                hello["epoch"] = json!(epoch);
+                hello["after"] = json!(after);
+                "RESUME"
+            }
         };
-        if timeout(ANSWER, hello).await.is_err() {
+        if timeout(ANSWER, socket.say(op, hello)).await.is_err() {
             return Visit::Failed;
         }
         let mut beats = interval(self.world.beat);
@@ -292,6 +297,8 @@ impl Observer {
 pub struct Sender {
     world: Arc<World>,
     number: usize,
+    /// Its attempts to have a session are in order.
+    client: u32,
     person: Person,
     channel: String,
     pace: Duration,
@@ -309,7 +316,8 @@ enum Try {
 impl Sender {
     /// Into this channel, with a pause between two.
     pub fn new(world: &Arc<World>, person: Person, channel: &str, pace: Duration) -> Self {
-        Self { world: world.clone(), number: world.notes.sender(), person, channel: channel.to_owned(), pace }
+        let (number, client) = (world.notes.sender(), rand::random());
+        Self { world: world.clone(), number, client, person, channel: channel.to_owned(), pace }
     }
 
     /// Who it is.
@@ -368,7 +376,8 @@ impl Sender {
         let mut socket = Socket::dial(url, ANSWER).await?;
         let device = format!("sender {}", self.number);
         // It hears nothing but answers.
-        let identify = json!({"token": self.person.token, "device": device, "intents": []});
+        let attempt = json!({"client": self.client, "number": turn});
+        let identify = json!({"token": self.person.token, "device": device, "intents": [], "attempt": attempt});
         let ready = async {
             socket.say("IDENTIFY", identify).await;
             loop {

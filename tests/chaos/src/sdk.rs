@@ -62,12 +62,10 @@ impl Program {
                 let point = kept.take().and_then(|kept| serde_json::from_str(&kept).ok());
                 let client = self.connect(Intents::all(), point).await;
                 let mut events = client.events();
-                let mut evicted = false;
                 let restarted = loop {
                     select! {
                         event = events.next() => match event {
                             Some(event) => {
-                                evicted = matches!(event, Err(Error::Evicted));
                                 let ready = matches!(event, Ok(Event::Ready(_)));
                                 self.hear(number, &reader, event, first);
                                 first &= !ready;
@@ -79,13 +77,7 @@ impl Program {
                 };
                 // What the stream still holds was not taken, and is told to the next one.
                 kept = events.resume_point().and_then(|point| serde_json::to_string(&point).ok());
-                let Some(restarted) = restarted else {
-                    if evicted {
-                        // By a RESUME of its own that came late: docs/delivery.md.
-                        continue;
-                    }
-                    break;
-                };
+                let Some(restarted) = restarted else { break };
                 if rand::random() {
                     client.close().await;
                 }
@@ -135,10 +127,8 @@ impl Program {
                 notes.sent(&nonce, channel, sender, number, notes.connection());
                 match client.send(channel_id, &nonce).nonce(&nonce).timeout(SEND).await {
                     Ok(ack) => break notes.acked(sender, &nonce, &ack.message_id.to_string()),
-                    // By a RESUME of its own that came late: docs/delivery.md.
-                    Err(Error::Evicted) => client = self.connect(Intents::empty(), None).await,
-                    Err(Error::Closed | Error::Unauthorized(_)) => {
-                        notes.broken(format!("{} was ended", self.name));
+                    Err(error @ (Error::Closed | Error::Evicted | Error::Unauthorized(_))) => {
+                        notes.broken(format!("{} was ended: {error}", self.name));
                         client = self.connect(Intents::empty(), None).await;
                     }
                     Err(_) => sleep(WAIT).await,

@@ -37,6 +37,9 @@ import type * as T from "./types";
 // frames/identify
 ({"op":"IDENTIFY","d":{"token":"header.payload.signature"}}) satisfies T.ClientFrame;
 
+// frames/identify_attempt
+({"op":"IDENTIFY","d":{"token":"header.payload.signature","attempt":{"client":2718281828,"number":3}}}) satisfies T.ClientFrame;
+
 // frames/identify_device_intents
 ({"op":"IDENTIFY","d":{"token":"header.payload.signature","device":"phone","intents":["guilds","members","messages","reactions","typing","presence","direct_messages"]}}) satisfies T.ClientFrame;
 
@@ -66,6 +69,9 @@ import type * as T from "./types";
 
 // frames/resume
 ({"op":"RESUME","d":{"token":"header.payload.signature","sessionId":"0f8fad5b-d9cb-469f-a165-70867728950e","epoch":"9b2c1f04","after":1795443456400123}}) satisfies T.ClientFrame;
+
+// frames/resume_attempt
+({"op":"RESUME","d":{"token":"header.payload.signature","sessionId":"0f8fad5b-d9cb-469f-a165-70867728950e","attempt":{"client":2718281828,"number":3},"epoch":"9b2c1f04","after":1795443456400123}}) satisfies T.ClientFrame;
 
 // frames/resume_device_intents
 ({"op":"RESUME","d":{"token":"header.payload.signature","sessionId":"0f8fad5b-d9cb-469f-a165-70867728950e","device":"phone","intents":["messages"],"epoch":"9b2c1f04","after":1795443456400123}}) satisfies T.ClientFrame;

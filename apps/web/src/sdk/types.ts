@@ -1,6 +1,20 @@
 // Written by `JISCORD_WRITE_TYPES=1 cargo test -p jiscord-web`.
 
 /**
+ * Tells the attempts of one client to have a session apart: of two, the one with the larger number is the later, whatever order they arrive
+ * in. So an attempt that was given up, and still reaches a gateway, takes nothing from the one that followed it.
+ */
+export type Attempt = { 
+/**
+ * Chosen at random by each run of a program. Attempts of two clients have no order of their own.
+ */
+client: number, 
+/**
+ * Larger each time.
+ */
+number: number, };
+
+/**
  * Who wrote a message.
  */
 export type Author = { 
@@ -368,7 +382,11 @@ device?: string,
 /**
  * What to be told; absent: everything.
  */
-intents?: string[], };
+intents?: string[], 
+/**
+ * Which attempt of its client this is; absent: whatever arrives later counts as later.
+ */
+attempt?: Attempt, };
 
 /**
  * `POST /guilds/:guildId/members`. The body may be left out: the caller joins.
@@ -691,6 +709,10 @@ device?: string,
  * As in IDENTIFY.
  */
 intents?: string[], 
+/**
+ * As in IDENTIFY.
+ */
+attempt?: Attempt, 
 /**
  * The log that `after` belongs to.
  */
