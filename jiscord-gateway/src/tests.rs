@@ -678,6 +678,27 @@ async fn one_session_lives_on_each_device() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_given_up_ends_nothing() {
+    let world = World::new().await;
+    let attempt = |client: u32, number: u32| json!({"client": client, "number": number});
+    world.fake.user("ada");
+    let (mut ada, ready) = world.connect(json!({"token": "ada", "attempt": attempt(7, 2)})).await;
+    let (identify, mut again) = (json!({"token": "ada", "attempt": attempt(7, 1)}), resume("ada", &ready));
+    again["attempt"] = attempt(7, 1);
+    for (op, body, code) in [("IDENTIFY", identify, 4010), ("RESUME", again.clone(), 4012)] {
+        let mut late = world.socket(1 << 16).await;
+        late.say(json!({"op": op, "d": body})).await;
+        assert_eq!(late.rest().await, (vec!["INVALID_SESSION".into()], code));
+        ada.hears_nothing().await;
+    }
+    // The same session by a program that is started again, and counts anew.
+    again["attempt"] = attempt(8, 1);
+    let (mut other, ..) = world.resume(&again).await;
+    assert_eq!(ada.rest().await, (vec!["INVALID_SESSION".into()], 4010));
+    other.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_is_told_what_it_has_the_intent_for() {
     let world = World::new().await;
     let (guild, channel) = world.fake.guild(&["ada", "bob"]);
@@ -849,6 +870,30 @@ async fn what_happened_before_a_joined_guild_was_heard_is_told_in_its_place() {
     for p in 1_002..=1_005 {
         assert_eq!(ada.hear("MESSAGE_ACK").await["p"], p);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_late_to_have_left_and_come_while_he_enters_is_looked_up() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus, Settings::default());
+    let (guild_id, channel) = world.fake.guild(&["bob"]);
+    let user_id = world.fake.user("ada");
+    world.fake.open.send_replace(false);
+    let mut ada = world.socket(1 << 16).await;
+    ada.say(json!({"op": "IDENTIFY", "d": {"token": "ada"}})).await;
+    ada.hears_nothing_yet().await;
+    // She has left since, which was told before she came.
+    let gone = ServerFrame::MemberRemove(MemberRemove { guild_id, user_id, rev: 5 });
+    let came = ServerFrame::MemberAdd(Member { guild_id, user_id, username: None, joined_at: SystemClock.now(), rev: 6 });
+    for (p, frame) in [(1_001, gone), (1_002, came)] {
+        let event = Event::new(EventId::NONE, vec![Topic::User(user_id)], None, frame);
+        says.send(Heard::Event { event, p: Some(Position(p)) }).await.unwrap();
+    }
+    ada.hears_nothing_yet().await;
+    world.fake.open.send_replace(true);
+    assert_eq!(ada.hear("READY").await["d"]["guilds"], json!([]));
+    says.send(heard(1_003, guild_id, channel)).await.unwrap();
+    ada.hears_nothing().await;
 }
 
 #[tokio::test(start_paused = true)]
