@@ -509,6 +509,29 @@ async fn what_was_forgotten_while_nothing_was_heard_is_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_stale_is_told_before_what_stands_behind_it_and_after_it() {
+    let server = redis!();
+    let (mint, whole, cut) = (Mint::new(), guild(), guild());
+    let bus = RedisBus::start(&at(&server)).await.unwrap();
+    bus.join(whole).await.unwrap();
+    bus.join(cut).await.unwrap();
+    bus.publish(&[mint.event(&[whole], "one")]).await.unwrap();
+    let (_, Position(p)) = lasting(next(&bus).await);
+    // Both had an event while nothing was heard, and one stream has lost it.
+    let mut happen = redis::pipe();
+    happen.atomic().cmd("ZADD").arg("test:active").arg(p + 5).arg(cut.to_string()).arg(p + 7).arg(whole.to_string());
+    let entry = [("v", p.to_string()), ("h", "MESSAGE_CREATE -".to_owned()), ("f", "{}".to_owned())];
+    happen.cmd("XADD").arg(format!("test:log:{whole}")).arg(format!("{}-0", p + 7)).arg(&entry);
+    happen.cmd("HSET").arg("test:log").arg("last").arg(p + 9);
+    happen.cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub");
+    happen.exec_async(&mut raw(&server).await).await.unwrap();
+    assert_eq!(gap(next(&bus).await), (Position(p), Stale::Nothing));
+    assert_eq!(gap(next(&bus).await), (Position(p), Stale::Topics(vec![cut])));
+    assert_eq!(lasting(next(&bus).await).1, Position(p + 7));
+    assert_eq!(gap(next(&bus).await), (Position(p + 9), Stale::Topics(vec![cut])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stretch_of_the_log_is_told_again() {
     let server = redis!();
     let (mint, guilds, user) = (Mint::new(), [guild(), guild()], Topic::User(user()));

@@ -342,22 +342,25 @@ impl Ear {
         let kept = line.subscribed.iter().map(|topic| (*topic, self.known(*topic).unwrap_or(line.at.last)));
         self.known = kept.collect();
         self.ahead.push_back(Heard::Gap { p: self.told, stale: Stale::Nothing });
-        let mut stale = self.forgotten(&line.at);
-        stale.extend(self.fill(&line.at.moved, None, streams).await);
-        self.has_heard(line.at.last);
-        self.call_stale(stale);
+        self.catch_up(&line.at, streams).await;
     }
 
     /// All that was published before a look has been heard by now, or was lost.
     async fn arrive(&mut self, at: At, streams: &Streams) {
-        let mut stale = self.forgotten(&at);
-        stale.extend(self.fill(&at.moved, None, streams).await);
-        self.has_heard(at.last);
-        self.call_stale(stale);
+        self.catch_up(&at, streams).await;
         for topic in at.joined {
             let known = self.known.entry(topic).or_default();
             *known = at.last.max(*known);
         }
+    }
+
+    /// Tells what was not heard up to here.
+    async fn catch_up(&mut self, at: &At, streams: &Streams) {
+        let mut stale = self.forgotten(at);
+        let mut filled = self.fill(&at.moved, None, streams).await;
+        stale.append(&mut filled.stale);
+        self.whole = self.whole.max(at.last);
+        self.go_on(filled.events, stale, at.last);
     }
 
     /// The topics of which the log has forgotten what was not heard yet, if there was any: neither what follows in them nor the
@@ -371,13 +374,23 @@ impl Ear {
         behind
     }
 
-    /// Everything up to here was heard, or is told next.
-    fn has_heard(&mut self, last: Position) {
-        self.whole = self.whole.max(last);
+    /// Tells what was read, up to here, and of which topics something cannot be told. That comes before what stands behind it,
+    /// since a client that is cut off in between goes on from the last that it was told; and after it, for those who came in
+    /// between.
+    fn go_on(&mut self, events: Vec<Logged>, stale: Vec<Topic>, last: Position) {
+        if !events.is_empty() {
+            self.call_stale(stale.clone());
+        }
+        for Logged { p, event } in events {
+            self.tell(event, p);
+        }
         if last > self.told {
             self.told = last;
-            self.ahead.push_back(Heard::Upto { p: last });
+            if stale.is_empty() {
+                self.ahead.push_back(Heard::Upto { p: last });
+            }
         }
+        self.call_stale(stale);
     }
 
     fn tell(&mut self, event: Event, p: Position) {
@@ -411,9 +424,8 @@ impl Ear {
                 let all: Vec<_> = self.known.keys().filter_map(|topic| Some((*topic, self.known(*topic)?))).collect();
                 let moved = timeout(FILL, streams.moved(&all)).await.ok().and_then(Result::ok).unwrap_or_default();
                 let others = moved.into_iter().map(|(topic, _, to)| (topic, to)).filter(|(other, _)| *other != topic);
-                let stale = self.fill(&others.chain([(topic, p)]).collect::<Vec<_>>(), Some(p), streams).await;
-                self.told = self.told.max(p);
-                self.call_stale(stale);
+                let Filled { events, stale } = self.fill(&others.chain([(topic, p)]).collect::<Vec<_>>(), Some(p), streams).await;
+                self.go_on(events, stale, p);
             }
             // It cannot be told in its place any more. An event of several topics is told for each of them, at one position.
             _ if p < self.told || p == self.stale => self.call_stale(vec![topic]),
@@ -431,37 +443,43 @@ impl Ear {
         }
     }
 
-    /// Reads what is missing of topics up to these positions, and tells it next, up to and with `upto`; what is above that is
-    /// heard yet. Returns the topics of which that is not possible: it is not there any more, or belongs before what was told
-    /// already.
-    async fn fill(&mut self, topics: &[(Topic, Position)], upto: Option<Position>, streams: &Streams) -> Vec<Topic> {
+    /// Reads what is missing of topics up to these positions, and at most up to and with `upto`; what is above that is heard yet.
+    async fn fill(&mut self, topics: &[(Topic, Position)], upto: Option<Position>, streams: &Streams) -> Filled {
         let missing = topics.iter().filter_map(|(topic, to)| Some((*topic, self.known(*topic)?, *to)));
         let missing: Vec<_> = missing.filter(|(_, known, to)| to > known).collect();
+        let mut filled = Filled::default();
         if missing.is_empty() {
-            return Vec::new();
+            return filled;
         }
         tracing::debug!(topics = missing.len(), "events were not heard; reading them from the log");
         let read = timeout(FILL, streams.read(&missing)).await.ok().and_then(Result::ok);
         let read = read.unwrap_or_else(|| vec![None; missing.len()]);
         #[cfg(feature = "failpoints")]
         fail::fail_point!("gw.in_fill", |_| std::process::abort());
-        let (mut events, mut stale) = (Vec::new(), Vec::new());
         for ((topic, _, to), stretch) in missing.into_iter().zip(read) {
             self.known.insert(topic, upto.map_or(to, |upto| to.min(upto)));
             match stretch.filter(|stretch| stretch.first().is_some_and(|first| first.p > self.told)) {
-                Some(stretch) => events.extend(stretch.into_iter().filter(|logged| upto.is_none_or(|upto| logged.p <= upto))),
+                Some(stretch) => {
+                    filled.events.extend(stretch.into_iter().filter(|logged| upto.is_none_or(|upto| logged.p <= upto)))
+                }
                 None => {
                     tracing::warn!(%topic, "events were lost on the way");
-                    stale.push(topic);
+                    filled.stale.push(topic);
                 }
             }
         }
-        events.sort_by_key(|logged| logged.p);
-        for Logged { p, event } in events {
-            self.tell(event, p);
-        }
-        stale
+        filled.events.sort_by_key(|logged| logged.p);
+        filled
     }
+}
+
+/// What was missing.
+#[derive(Default)]
+struct Filled {
+    /// In order.
+    events: Vec<Logged>,
+    /// The topics of which something is not there any more, or belongs before what was told already.
+    stale: Vec<Topic>,
 }
 
 fn bytes(value: &Value) -> Option<&[u8]> {

@@ -64,6 +64,7 @@ const KEPT: &[u64] = &[
     2_049_985_339,
     2_049_985_432,
     2_049_985_560,
+    1_223_373_245,
 ];
 /// How long the test of new seeds goes on, unless it is told how many to try.
 const PATIENCE: Duration = Duration::from_secs(8);

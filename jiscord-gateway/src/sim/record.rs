@@ -235,6 +235,12 @@ impl<'a> Moves<'a> {
         self.0.get(&(user, guild)).map_or(&[], Vec::as_slice)
     }
 
+    /// For whoever looks for the cause of a violation.
+    fn of_user(&self, user: UserId) -> Vec<(GuildId, u64, Rev, bool)> {
+        let of = self.0.iter().filter(|((who, _), _)| *who == user);
+        of.flat_map(|((_, guild), rows)| rows.iter().map(|(p, row)| (*guild, *p, row.rev, row.joins))).collect()
+    }
+
     /// Whether he is in it at a position, and as of which change.
     fn at(&self, user: UserId, guild: GuildId, p: u64) -> (bool, Rev) {
         let before = self.of(user, guild).iter().rev().find(|(at, _)| *at <= p);
@@ -295,7 +301,7 @@ impl World {
                     is_in || rows.moves.iter().any(came)
                 };
                 if !mine && !guilds.into_iter().any(may) {
-                    let moves: Vec<_> = moves.0.iter().filter(|((user, _), _)| *user == heard.user).collect();
+                    let moves = moves.of_user(heard.user);
                     wrong.push(format!("I13 client {client} was told {p}, which it may not see: {text}, {moves:?}"));
                 }
             }
@@ -330,7 +336,8 @@ impl World {
                 // Those whom it concerns are told by frames of their own, unless they know already.
                 let mine = event.topics.contains(&Topic::User(heard.user).to_string());
                 if !anew && !mine && event.topics.iter().find(must).is_some() {
-                    wrong.push(format!("I12 client {client} was never told {p}: {}", event.frame));
+                    let moves = moves.of_user(heard.user);
+                    wrong.push(format!("I12 client {client} was never told {p}: {}, {moves:?}", event.frame));
                 }
             }
         }

@@ -47,7 +47,6 @@ pub(super) struct Rows {
     pub(super) moves: Vec<Move>,
 }
 
-#[derive(Debug)]
 pub(super) struct Move {
     pub(super) at: Instant,
     pub(super) guild: GuildId,
