@@ -130,8 +130,8 @@ pub struct Identify {
     pub attempt: Option<Attempt>,
 }
 
-/// Tells the attempts of one client to have a session apart: of two, the one with the larger number is the later, whatever order they arrive
-/// in. So an attempt that was given up, and still reaches a gateway, takes nothing from the one that followed it.
+/// Tells the attempts of one client to have a session apart: of two, the one with the larger number is the later, whatever order
+/// they arrive in. So an attempt that was given up, and still reaches a gateway, takes nothing from the one that followed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Attempt {

@@ -69,8 +69,8 @@ pub trait Claims: Send + Sync {
     /// Claims the place of a user's device for a session of this instance. One device too many evicts the longest silent one.
     /// A session that `resumes` gets a new fence, wherever it was before.
     ///
-    /// None, and nothing changes, if another session has the place of the one that resumes, or a later attempt of the same client has it:
-    /// a claim may be made long after its client gave it up.
+    /// None, and nothing changes, if another session has the place of the one that resumes, or a later attempt of the same client
+    /// has it: a claim may be made long after its client gave it up.
     ///
     /// Two claims that run at once may return in either order: a session that finds a larger fence than its own in its place
     /// is the one that is over.

@@ -83,8 +83,8 @@ end
 /// claims nothing where another session has the place, nor does any where a later attempt of the same client has it. One attempt at
 /// one instance has one fence, however often it is asked.
 ///
-/// The hash `sessions:<user>` has for each device `<fence> <microseconds at which it was heard> <holder> <instance>`, where a holder is
-/// `<session> <client> <attempt>`; the nameless device is the empty field.
+/// The hash `sessions:<user>` has for each device `<fence> <microseconds at which it was heard> <holder> <instance>`, where a
+/// holder is `<session> <client> <attempt>`; the nameless device is the empty field.
 pub(crate) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
