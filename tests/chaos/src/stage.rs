@@ -87,6 +87,8 @@ pub struct Stage {
     pub failpoints: bool,
     /// How many sessions storm.
     pub many: usize,
+    /// How long to wait, in the end, for what was acknowledged and is not learned of.
+    pub patience: Duration,
     /// Somebody whom nobody watches.
     pub spare: Person,
     /// A channel that only he is in.
@@ -201,6 +203,7 @@ impl Stage {
             node: None,
             failpoints,
             many: 100,
+            patience: RECOVERY,
             spare,
             noise,
             quiet_guild,
@@ -290,7 +293,7 @@ impl Stage {
         }
         self.is_well().await;
         // What the last ones killed left behind comes later. What does not come is found in the record.
-        self.notes.until(RECOVERY, Notes::all_is_learned).await;
+        self.notes.until(self.patience, Notes::all_is_learned).await;
         self.clients.shutdown().await;
         let mut record = self.notes.record();
         for channel in &self.world.channels {

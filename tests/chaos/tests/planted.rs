@@ -1,5 +1,7 @@
 //! The harness itself: it turns red where a push is lost, comes twice, or a log has forgotten what it holds.
 
+use std::time::Duration;
+
 use jiscord_chaos::{
     record::{Counts, Record},
     stage::{Shape, Stage},
@@ -8,7 +10,10 @@ use jiscord_e2e::has_database;
 use rand::{SeedableRng, rngs::StdRng};
 
 async fn stage(shape: Shape) -> Stage {
-    Stage::set(shape, StdRng::seed_from_u64(1), None, false).await
+    let mut stage = Stage::set(shape, StdRng::seed_from_u64(1), None, false).await;
+    // What is lost on purpose never comes.
+    stage.patience = Duration::from_secs(15);
+    stage
 }
 
 /// The end of a run, and only these kinds of defects in it.

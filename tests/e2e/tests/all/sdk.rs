@@ -195,6 +195,38 @@ async fn a_bot_that_starts_again_hears_each_message_once() {
 }
 
 #[tokio::test]
+async fn a_bot_goes_on_while_the_server_is_killed_twenty_times() {
+    let mut server = Deployment::start().await;
+    let (ada, bot) = (client(&server, "ada").await, client(&server, "bot").await);
+    let guild = ada.http().create_guild("Computing").await.unwrap().guild_id;
+    let channel = ada.http().create_channel(guild, "engines").await.unwrap().channel_id;
+    bot.http().join(guild).await.unwrap();
+    let mut events = bot.events();
+    ready(&mut events).await;
+    let (mut heard, mut resumed) = (Vec::new(), 0);
+    for round in 0..20 {
+        let said = [0, 1, 2].map(|n| tokio::spawn(ada.send(channel, format!("{round} {n}")).into_future()));
+        server.kill9().await;
+        server.restart().await;
+        for sent in said {
+            within(LONG, sent).await.unwrap().unwrap();
+        }
+        // Also what was lost with the server's log would be missing from here on.
+        while heard.len() < 3 * (round + 1) || resumed <= round {
+            match within(LONG, events.next()).await.unwrap().unwrap() {
+                Event::MessageCreate(message) => heard.push(message.content),
+                Event::Resumed => resumed += 1,
+                Event::Lost { .. } | Event::GuildCreate(_) => {}
+                // Neither another session nor anything to read again.
+                other => panic!("{other:?} after {} kills", round + 1),
+            }
+        }
+    }
+    let said: Vec<_> = (0..60).map(|n| format!("{} {}", n / 3, n % 3)).collect();
+    assert_eq!(heard, said);
+}
+
+#[tokio::test]
 async fn an_evicted_client_stops_and_says_so() {
     let server = Deployment::start().await;
     let ada = client(&server, "ada").await;
