@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     bus::Replay,
-    chance::{HashMap, HashSet},
+    chance::HashMap,
     dispatch::{Key, Post},
 };
 
@@ -58,31 +58,30 @@ impl Hub {
     }
 }
 
-/// Events as a session would have heard them, those that it may see now; and guilds of which some may have been left out before.
-/// None if it is over.
+/// Events as a session would have heard them, those that it may see now; and guilds of which some that it might have seen are left
+/// out. None if it is over.
 fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logged]) -> Option<(Vec<Utf8Bytes>, Vec<GuildId>)> {
     let Stage::Live(guilds) = &state.sessions.get(&key)?.stage else { return None };
     let changes: Vec<_> = events.iter().map(|logged| Change::of(&logged.event)).collect();
-    let stays = Stays::of(user, guilds, events.iter().map(|logged| logged.p).zip(&changes));
+    let moves = moves(user, events.iter().map(|logged| logged.p).zip(&changes));
+    // Whether he is where the last move in the stretch brought him. If not, the next one is told soon.
+    let is_last = |guild: &GuildId, p: Position| {
+        moves.get(guild).is_some_and(|last| last.at == p && last.is_in == guilds.contains(guild))
+            && intents.contains(Intents::GUILDS)
+    };
     let mut texts = Vec::new();
     for (Logged { p, event }, change) in events.iter().zip(&changes).filter(|(logged, _)| !logged.event.is_internal()) {
         let text = match change {
-            Some(Change::Join { guild, user: who, .. } | Change::Leave { guild, user: who, .. })
-                if *who == user && !stays.is_told(*guild, *p) =>
-            {
-                None
-            }
             Some(Change::Join { guild, user: who, .. }) if *who == user => {
                 let object = state.guilds.get(guild).and_then(|hosted| hosted.object.as_ref());
-                let wanted = object.filter(|_| guilds.contains(guild) && intents.contains(Intents::GUILDS));
-                wanted.map(|object| {
+                object.filter(|_| is_last(guild, *p)).map(|object| {
                     let create = GuildCreate { guild: object.guild().clone(), channels: object.channels() };
                     ServerFrame::GuildCreate(create).at(*p).encode().into()
                 })
             }
             Some(Change::Leave { guild, user: who, rev }) if *who == user => {
                 let delete = ServerFrame::GuildDelete(GuildDelete { guild_id: *guild, rev: *rev });
-                intents.contains(Intents::GUILDS).then(|| delete.at(*p).encode().into())
+                is_last(guild, *p).then(|| delete.at(*p).encode().into())
             }
             // The creator's own frame.
             Some(Change::Join { .. }) if &*event.op == "GUILD_CREATE" => None,
@@ -90,7 +89,8 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
                 let hears = |topic: &Topic| match topic {
                     Topic::User(of) => *of == user,
                     Topic::Guild(guild) => {
-                        guilds.contains(guild) && !stays.is_away(*guild, *p) && sees(state, key, *guild, event, change.as_ref())
+                        let is_since = moves.get(guild).is_none_or(|last| last.at < *p);
+                        guilds.contains(guild) && is_since && sees(state, key, *guild, event, change.as_ref())
                     }
                 };
                 let told = intents.contains(intent(&event.op)) && event.topics.iter().any(hears);
@@ -99,72 +99,43 @@ fn again(state: &State, key: Key, user: UserId, intents: Intents, events: &[Logg
         };
         texts.extend(text);
     }
-    Some((texts, stays.left_late()))
+    let is_cut = |(guild, last): &(&GuildId, &Move)| guilds.contains(guild) && !(last.is_in && last.is_first);
+    Some((texts, moves.iter().filter(is_cut).map(|(guild, _)| *guild).collect()))
 }
 
 /// How long after something happened it is told, unless that is late or for another time.
 const PROMPT: u64 = 1_000_000;
 
-/// When a user came into guilds and left them, as a stretch of the log tells it.
-struct Stays(HashMap<GuildId, Vec<Stay>>);
-
-/// From here on he is in, or out. A `rev` is a time, as a position is.
-struct Stay {
+/// How a user came into a guild or left it, the last time in a stretch of the log.
+struct Move {
     rev: Rev,
     at: Position,
     is_in: bool,
-    /// Whoever heard it live was told.
-    is_told: bool,
+    /// It is the only one, and was told at once, so that it was the other way round before.
+    is_first: bool,
 }
 
-impl Stays {
-    fn of<'a>(user: UserId, now: &HashSet<GuildId>, told: impl Iterator<Item = (Position, &'a Option<Change>)>) -> Self {
-        let mut all: HashMap<_, Vec<Stay>> = HashMap::default();
-        for (at, change) in told {
-            let (guild, is_in, rev) = match change {
-                Some(Change::Join { guild, user: who, rev }) if *who == user => (*guild, true, *rev),
-                Some(Change::Leave { guild, user: who, rev }) if *who == user => (*guild, false, *rev),
-                _ => continue,
-            };
-            all.entry(guild).or_default().push(Stay { rev, at, is_in, is_told: true });
-        }
-        for (guild, stays) in &mut all {
-            // What is told late, or again, stands behind what followed it.
-            stays.sort_by_key(|stay| stay.rev);
-            for at in 0..stays.len() {
-                let next = stays.get(at + 1).map(|next| next.rev);
-                let stay = &mut stays[at];
-                // He is back by now, and that is told next.
-                let is_over = next.is_none() && !stay.is_in && now.contains(guild);
-                stay.is_told = !is_over && next.is_none_or(|next| next > stay.at.0);
-            }
-        }
-        Self(all)
-    }
-
-    fn is_told(&self, guild: GuildId, p: Position) -> bool {
-        self.0.get(&guild).is_some_and(|stays| stays.iter().any(|stay| stay.at == p && stay.is_told))
-    }
-
-    /// Where it is told late, or again, that he left, and he is back: he may have been taken for one who came only then.
-    fn left_late(&self) -> Vec<GuildId> {
-        let left_late = |stays: &Vec<Stay>| stays.iter().any(|stay| !stay.is_in && !stay.is_told);
-        self.0.iter().filter(|(_, stays)| left_late(stays)).map(|(guild, _)| *guild).collect()
-    }
-
-    /// Whether he was out, until he came by an event that stands later.
-    fn is_away(&self, guild: GuildId, p: Position) -> bool {
-        let Some(stays) = self.0.get(&guild) else { return false };
-        let came = |(at, stay): (usize, &Stay)| {
-            let before = at.checked_sub(1).and_then(|at| stays.get(at));
-            let is_late = stay.at.0 > stay.rev + PROMPT;
-            stay.is_in
-                && p < stay.at
-                && !(is_late && p.0 > stay.rev)
-                && before.is_none_or(|before| !before.is_in && before.at < p)
+/// The moves of a user.
+fn moves<'a>(user: UserId, told: impl Iterator<Item = (Position, &'a Option<Change>)>) -> HashMap<GuildId, Move> {
+    let mut moves: HashMap<GuildId, Move> = HashMap::default();
+    for (at, change) in told {
+        let (guild, is_in, rev) = match change {
+            Some(Change::Join { guild, user: who, rev }) if *who == user => (*guild, true, *rev),
+            Some(Change::Leave { guild, user: who, rev }) if *who == user => (*guild, false, *rev),
+            _ => continue,
         };
-        stays.iter().enumerate().any(came)
+        // A `rev` is a time, as a position is.
+        let is_prompt = at.0 <= rev.saturating_add(PROMPT);
+        let last = moves.entry(guild).or_insert(Move { rev, at, is_in, is_first: is_prompt });
+        // The same one may be told again.
+        if last.at != at {
+            last.is_first = false;
+        }
+        if rev > last.rev {
+            *last = Move { rev, at, is_in, is_first: false };
+        }
     }
+    moves
 }
 
 /// Whether a session may see what happened in a guild.
