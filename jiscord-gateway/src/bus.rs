@@ -5,8 +5,9 @@ use jiscord_core::{
     Event, Position, Topic, UserId,
     event::{Logged, Publish},
     fault::Result,
-    text::Device,
 };
+
+use crate::claims::Eviction;
 
 /// Something that came over the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +36,12 @@ pub enum Heard {
         /// Above all positions told before.
         p: Position,
     },
-    /// Sessions of a user's device that are held by a smaller fence are over.
+    /// Sessions of a user's device are over.
     Evict {
         /// The user.
         user: UserId,
-        /// The device; `None` is the nameless one.
-        device: Option<Device>,
-        /// The fence of the claim that lives.
-        fence: u64,
+        /// Which.
+        over: Eviction,
     },
 }
 

@@ -1,7 +1,7 @@
 //! One session a device: who holds the place of a user's device, wherever the gateways are.
 //!
-//! A claim gets a fence, which is larger than that of the claim before it. The larger fence lives: whoever holds a smaller one
-//! for the same device is told so by [`Claimed::evicted`], by [`Heard::Evict`](crate::bus::Heard::Evict) or, at the latest, by
+//! A claim gets a fence, which is larger than that of the claim before it. The larger fence lives, but attempts of one client are in
+//! the order that it says: [`Eviction::ends`]. Whoever is over for the same device is told so by [`Claimed::evicted`], by [`Heard::Evict`](crate::bus::Heard::Evict) or, at the latest, by
 //! [`Claims::refresh`].
 
 use std::{
@@ -54,13 +54,26 @@ pub struct Claimed {
     pub evicted: Vec<Eviction>,
 }
 
-/// Sessions of a device that are held by a smaller fence are over.
+/// Sessions of a device that were there before are over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     /// The device; `None` is the nameless one.
     pub device: Option<Device>,
     /// The session that has this fence, or a larger one, lives.
     pub fence: u64,
+    /// The attempt of a client that has the place now. Its other attempts are in the order of their numbers, whatever their fences
+    /// are: a Redis that forgot its claims may give an old attempt a large one.
+    pub attempt: Option<Attempt>,
+}
+
+impl Eviction {
+    /// Whether it ends the session of an attempt that has this fence.
+    pub fn ends(&self, fence: u64, attempt: Attempt) -> bool {
+        match self.attempt {
+            Some(by) if by.client == attempt.client && by.number != attempt.number => attempt.is_before(by),
+            _ => fence < self.fence,
+        }
+    }
 }
 
 /// Keeps the places of all users' devices.
@@ -125,7 +138,7 @@ impl Claims for LocalClaims {
         places.fence = fence;
         let devices = places.users.entry(user).or_default();
         devices.insert(device.clone(), Place { session, attempt, fence, heard: Instant::now() });
-        let mut evicted = vec![Eviction { device, fence }];
+        let mut evicted = vec![Eviction { device, fence, attempt: Some(attempt) }];
         while devices.len() > self.most.max(1) {
             let others = devices.iter().filter(|(_, place)| place.fence != fence);
             let Some(silent) = others.min_by_key(|(_, place)| (place.heard, place.fence)).map(|(device, _)| device.clone())
@@ -133,7 +146,7 @@ impl Claims for LocalClaims {
                 break;
             };
             if let Some(place) = devices.remove(&silent) {
-                evicted.push(Eviction { device: silent, fence: place.fence + 1 });
+                evicted.push(Eviction { device: silent, fence: place.fence + 1, attempt: None });
             }
         }
         Ok(Some(Claimed { fence, evicted }))
@@ -192,7 +205,7 @@ mod tests {
         let first = claims.claim(&holder(None), false).await.unwrap().unwrap();
         let second = claims.claim(&holder(None), false).await.unwrap().unwrap();
         assert!(second.fence > first.fence);
-        assert_eq!(second.evicted, [Eviction { device: None, fence: second.fence }]);
+        assert_eq!(second.evicted, [Eviction { device: None, fence: second.fence, attempt: Some(holder(None).attempt) }]);
         claims.release(user(), None, first.fence).await.unwrap();
         let own = [own(None, first.fence, 0), own(None, second.fence, 0)];
         assert_eq!(claims.refresh(&own).await.unwrap(), [0]);
@@ -208,10 +221,28 @@ mod tests {
         let first = resume(session()).await.expect("nobody has the place");
         let again = resume(session()).await.expect("it is its own");
         assert!(again.fence > first.fence);
-        assert_eq!(again.evicted, [Eviction { device: None, fence: again.fence }], "its socket of before is over");
+        let over = Eviction { device: None, fence: again.fence, attempt: Some(holder(None).attempt) };
+        assert_eq!(again.evicted, [over], "its socket of before is over");
         assert_eq!(resume(other).await, None);
         claims.claim(&Holder { session: other, ..holder(None) }, false).await.unwrap().unwrap();
         assert_eq!(resume(session()).await, None);
+    }
+
+    #[test]
+    fn attempts_of_one_client_are_in_order_and_others_by_fence() {
+        let over = Eviction { device: None, fence: 10, attempt: Some(Attempt { client: 1, number: 5 }) };
+        for (fence, client, number, ends) in [
+            (9, 1, 4, true),
+            (99, 1, 4, true),
+            (9, 1, 6, false),
+            (9, 1, 5, true),
+            (10, 1, 5, false),
+            (9, 2, 6, true),
+            (11, 2, 4, false),
+        ] {
+            assert_eq!(over.ends(fence, Attempt { client, number }), ends, "{fence} {client} {number}");
+        }
+        assert!(Eviction { attempt: None, ..over.clone() }.ends(9, Attempt { client: 1, number: 6 }));
     }
 
     #[tokio::test]
@@ -239,7 +270,7 @@ mod tests {
         let second = claims.claim(&holder(Some(&laptop)), false).await.unwrap().unwrap();
         claims.refresh(&[own(Some(&phone), first.fence, 1), own(Some(&laptop), second.fence, 9)]).await.unwrap();
         let third = claims.claim(&holder(Some(&tablet)), false).await.unwrap().unwrap();
-        assert_eq!(third.evicted[1..], [Eviction { device: Some(laptop.clone()), fence: second.fence + 1 }]);
+        assert_eq!(third.evicted[1..], [Eviction { device: Some(laptop.clone()), fence: second.fence + 1, attempt: None }]);
         assert_eq!(claims.refresh(&[own(Some(&laptop), second.fence, 0)]).await.unwrap(), [0]);
     }
 }

@@ -35,7 +35,7 @@ use uuid::Uuid;
 use crate::{
     Settings,
     bus::{Bus, Heard, Replay, Stale},
-    claims::LocalClaims,
+    claims::{Eviction, LocalClaims},
     connection,
     hub::Hub,
     local::LocalBus,
@@ -1377,9 +1377,9 @@ async fn an_eviction_from_elsewhere_ends_the_smaller_fence_only() {
     let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus, Settings::default());
     let user = world.fake.user("ada");
     let mut ada = world.user("ada").await;
-    says.send(Heard::Evict { user, device: None, fence: 1 }).await.unwrap();
+    says.send(Heard::Evict { user, over: Eviction { device: None, fence: 1, attempt: None } }).await.unwrap();
     ada.hears_nothing().await;
-    says.send(Heard::Evict { user, device: None, fence: u64::MAX }).await.unwrap();
+    says.send(Heard::Evict { user, over: Eviction { device: None, fence: u64::MAX, attempt: None } }).await.unwrap();
     assert_eq!(ada.rest().await, (vec!["INVALID_SESSION".into()], 4010));
 }
 

@@ -764,9 +764,11 @@ async fn all_may_start_before_redis() {
     assert_eq!(logged(&server, topic).await, [&*event.frame]);
 }
 
+const FIRST: Attempt = Attempt { client: 0, number: 0 };
+
 /// A user's session that is to have a device's place.
 fn holder(user: UserId, device: Option<&Device>, session: SessionId) -> Holder {
-    Holder { user, device: device.cloned(), session, attempt: Attempt { client: 0, number: 0 } }
+    Holder { user, device: device.cloned(), session, attempt: FIRST }
 }
 
 fn own(user: UserId, device: Option<&Device>, session: SessionId, fence: u64, silent: u64) -> Claim {
@@ -785,9 +787,10 @@ async fn the_later_of_two_gateways_has_the_device() {
         let first = here.claim(&holder(user, device, sessions[0]), false).await.unwrap().unwrap();
         let second = there.claim(&holder(user, device, sessions[1]), false).await.unwrap().unwrap();
         assert!(second.fence > first.fence);
-        assert_eq!(second.evicted, [Eviction { device: device.cloned(), fence: second.fence }]);
+        let over = |fence| Eviction { device: device.cloned(), fence, attempt: Some(FIRST) };
+        assert_eq!(second.evicted, [over(second.fence)]);
         for fence in [first.fence, second.fence] {
-            assert_eq!(next(&bus).await, Heard::Evict { user, device: device.cloned(), fence });
+            assert_eq!(next(&bus).await, Heard::Evict { user, over: over(fence) });
         }
         // What the evicted one does late changes nothing.
         here.release(user, device, first.fence).await.unwrap();
@@ -814,10 +817,10 @@ async fn one_device_too_many_evicts_the_longest_silent_wherever_it_is() {
     let bus = RedisBus::start(&at(&server)).await.unwrap();
     bus.join(Topic::User(user)).await.unwrap();
     let ninth = there.claim(&holder(user, None, session), false).await.unwrap().unwrap();
-    let silent = Eviction { device: mine[5].holder.device.clone(), fence: mine[5].fence + 1 };
-    assert_eq!(ninth.evicted, [Eviction { device: None, fence: ninth.fence }, silent.clone()]);
-    for Eviction { device, fence } in ninth.evicted {
-        assert_eq!(next(&bus).await, Heard::Evict { user, device, fence });
+    let silent = Eviction { device: mine[5].holder.device.clone(), fence: mine[5].fence + 1, attempt: None };
+    assert_eq!(ninth.evicted, [Eviction { device: None, fence: ninth.fence, attempt: Some(FIRST) }, silent]);
+    for over in ninth.evicted {
+        assert_eq!(next(&bus).await, Heard::Evict { user, over });
     }
     // It does not come back by saying that it is there.
     assert_eq!(here.refresh(&mine).await.unwrap(), [5]);
@@ -838,7 +841,10 @@ async fn a_redis_that_lost_its_claims_is_told_them_again() {
     let [older, newer] = [older, newer].map(|fence| own(user, None, session, fence, 0));
     assert_eq!(here.refresh(std::slice::from_ref(&older)).await.unwrap(), NOBODY);
     assert_eq!(there.refresh(std::slice::from_ref(&newer)).await.unwrap(), NOBODY);
-    assert_eq!(next(&bus).await, Heard::Evict { user, device: None, fence: newer.fence });
+    assert_eq!(
+        next(&bus).await,
+        Heard::Evict { user, over: Eviction { device: None, fence: newer.fence, attempt: Some(FIRST) } }
+    );
     assert_eq!(here.refresh(std::slice::from_ref(&older)).await.unwrap(), [0]);
     assert_eq!(there.refresh(std::slice::from_ref(&newer)).await.unwrap(), NOBODY);
 }
@@ -966,4 +972,21 @@ async fn an_attempt_that_was_given_up_takes_no_place_from_a_later_one() {
         assert!(claimed.fence > fence, "{next:?}");
         fence = claimed.fence;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_lost_its_claims_takes_no_given_up_attempt_for_the_later_one() {
+    let server = redis!();
+    let (user, session) = (user(), SessionId::new(Uuid::new_v4()));
+    let [here, there] = ["here", "there"].map(|name| RedisClaims::new(&at(&server), name, 8));
+    let attempt = |number| Holder { attempt: Attempt { client: 1, number }, ..holder(user, None, session) };
+    let later = there.claim(&attempt(2), true).await.unwrap().unwrap();
+    redis::cmd("FLUSHALL").exec_async(&mut raw(&server).await).await.unwrap();
+    let late = here.claim(&attempt(1), true).await.unwrap().expect("nobody is known to have the place");
+    assert!(late.fence > later.fence);
+    assert!(!late.evicted[0].ends(later.fence, attempt(2).attempt));
+    let own = Claim { holder: attempt(2), fence: later.fence, silent: Duration::ZERO };
+    assert_eq!(there.refresh(&[own]).await.unwrap(), NOBODY);
+    let lost = Claim { holder: attempt(1), fence: late.fence, silent: Duration::ZERO };
+    assert_eq!(here.refresh(&[lost]).await.unwrap(), [0]);
 }

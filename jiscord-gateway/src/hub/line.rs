@@ -21,7 +21,6 @@ use super::{
 use crate::{
     bus::{Heard, Stale},
     chance::{HashMap, HashSet},
-    claims::Eviction,
     dispatch::{Key, Post, Tell},
     guild::{GuildObject, by_dispatcher},
 };
@@ -92,7 +91,7 @@ impl Hub {
                 }
                 Heard::Upto { p } => self.reached(&mut self.lock(), p),
                 Heard::Gap { p, stale } => self.mend(Some((p, stale))).await,
-                Heard::Evict { user, device, fence } => self.lock().evict(user, &Eviction { device, fence }),
+                Heard::Evict { user, over } => self.lock().evict(user, &over),
             }
         }
     }

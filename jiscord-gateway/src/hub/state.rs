@@ -158,11 +158,10 @@ impl State {
         self.users.get(&user).is_some_and(|devices| devices.values().any(live))
     }
 
-    /// Seats a session in its device's place. A session here with a smaller fence is evicted; false if one with a larger
-    /// fence has the place.
+    /// Seats a session in its device's place. One that was there before is evicted; false if one that came later has the place.
     pub(super) fn seat(&mut self, key: Key, session: Session) -> bool {
-        let Holder { user, device, .. } = &session.holder;
-        self.evict(*user, &Eviction { device: device.clone(), fence: session.fence });
+        let Holder { user, device, attempt, .. } = &session.holder;
+        self.evict(*user, &Eviction { device: device.clone(), fence: session.fence, attempt: Some(*attempt) });
         let devices = self.users.entry(*user).or_default();
         if devices.contains_key(device) {
             return false;
@@ -172,10 +171,10 @@ impl State {
         true
     }
 
-    /// Ends the session of a user's device if it has a smaller fence.
+    /// Ends the session of a user's device if it was there before.
     pub(super) fn evict(&mut self, user: UserId, over: &Eviction) {
         let Some(key) = self.users.get(&user).and_then(|devices| devices.get(&over.device)).copied() else { return };
-        if self.sessions.get(&key).is_some_and(|session| session.fence < over.fence) {
+        if self.sessions.get(&key).is_some_and(|session| over.ends(session.fence, session.holder.attempt)) {
             self.detach(key, Some(CloseCode::Evicted));
         }
     }

@@ -58,8 +58,12 @@ impl Claims for RedisClaims {
         let mut call = Pipeline::new();
         call.add_command(claim);
         let answers: Vec<Vec<(String, u64)>> = self.asker.ask(&call).await?;
-        let evicted = answers.into_iter().flatten();
-        let evicted: Vec<_> = evicted.map(|(device, fence)| Eviction { device: Device::new(&device).ok(), fence }).collect();
+        let evicted = answers.into_iter().flatten().enumerate();
+        let evicted = evicted.map(|(n, (device, fence))| {
+            let attempt = (n == 0).then_some(holder.attempt);
+            Eviction { device: Device::new(&device).ok(), fence, attempt }
+        });
+        let evicted: Vec<_> = evicted.collect();
         Ok(evicted.first().map(|own| own.fence).map(|fence| Claimed { fence, evicted }))
     }
 

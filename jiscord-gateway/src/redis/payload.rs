@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use jiscord_core::{ChannelId, Event, EventId, Position, Topic, UserId, text::Device};
+use jiscord_core::{ChannelId, Event, EventId, Position, Topic, UserId, frame::Attempt, text::Device};
 use serde::Deserialize;
 
-use crate::bus::Heard;
+use crate::{bus::Heard, claims::Eviction};
 
 /// The op of the bus's own message about a device's session. No client hears it.
 const EVICT: &str = "EVICT";
@@ -59,13 +59,14 @@ fn evict(topic: Topic, frame: &str) -> Option<Heard> {
     struct Body {
         device: Option<Device>,
         fence: u64,
+        attempt: Option<Attempt>,
     }
     let user: UserId = match topic {
         Topic::User(user) => user,
         Topic::Guild(_) => return None,
     };
-    let Frame { d: Body { device, fence } } = serde_json::from_str(frame).ok()?;
-    Some(Heard::Evict { user, device, fence })
+    let Frame { d: Body { device, fence, attempt } } = serde_json::from_str(frame).ok()?;
+    Some(Heard::Evict { user, over: Eviction { device, fence, attempt } })
 }
 
 #[cfg(test)]
@@ -94,9 +95,17 @@ mod tests {
     #[test]
     fn an_eviction_is_read_on_a_users_topic_alone() {
         let user = Topic::User(ID.parse().unwrap());
-        for (device, want) in [("null", None), (r#""a \"b\"""#, Some(Device::new("a \"b\"").unwrap()))] {
-            let text = format!(r#"0 0 EVICT - {{"op":"EVICT","d":{{"device":{device},"fence":7}}}}"#);
-            let heard = Heard::Evict { user: ID.parse().unwrap(), device: want, fence: 7 };
+        let attempt = Attempt { client: 2, number: 3 };
+        for (device, by, want) in [
+            ("null", "", Eviction { device: None, fence: 7, attempt: None }),
+            (
+                r#""a \"b\"""#,
+                r#","attempt":{"client":2,"number":3}"#,
+                Eviction { device: Some(Device::new("a \"b\"").unwrap()), fence: 7, attempt: Some(attempt) },
+            ),
+        ] {
+            let text = format!(r#"0 0 EVICT - {{"op":"EVICT","d":{{"device":{device},"fence":7{by}}}}}"#);
+            let heard = Heard::Evict { user: ID.parse().unwrap(), over: want };
             assert_eq!(read(user, text.as_bytes()), Some(Said::Passing(heard)));
             assert_eq!(read(Topic::Guild(ID.parse().unwrap()), text.as_bytes()), None);
         }

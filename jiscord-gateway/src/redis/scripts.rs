@@ -90,22 +90,22 @@ pub(crate) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
         r#"
 -- KEYS 1 sessions:<user>
 -- ARGV 1 device  2 holder  3 instance  4 most devices  5 the user's topic  6 seconds kept  7 whether it resumes
-local function evict(device, fence)
+local mine, of, number = string.match(ARGV[2], '(%S+) (%d+) (%d+)')
+local function evict(device, fence, by)
   local name = device == '' and 'null' or cjson.encode(device)
-  redis.call('PUBLISH', ARGV[5], '0 0 EVICT - {"op":"EVICT","d":{"device":' .. name .. ',"fence":' .. fence .. '}}')
+  redis.call('PUBLISH', ARGV[5], '0 0 EVICT - {"op":"EVICT","d":{"device":' .. name .. ',"fence":' .. fence .. by .. '}}')
 end
 local now = redis.call('TIME')
 now = now[1] * 1000000 + now[2]
 local there = '^(%d+) %d+ (%S+) (%d+) (%d+) (.*)$'
 local old, session, client, attempt, instance = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', there)
-local mine, of, number = string.match(ARGV[2], '(%S+) (%d+) (%d+)')
 if session and ARGV[7] == '1' and session ~= mine then return {} end
 if client == of and tonumber(number) < tonumber(attempt) then return {} end
 if session == mine and client == of and attempt == number and instance == ARGV[3] then return {ARGV[1], old} end
 local fence = string.format('%.0f', math.max((tonumber(old) or 0) + 1, now))
 redis.call('HSET', KEYS[1], ARGV[1], fence .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
-evict(ARGV[1], fence)
+evict(ARGV[1], fence, ',"attempt":{"client":' .. of .. ',"number":' .. number .. '}')
 local answer = {ARGV[1], fence}
 local all = redis.call('HGETALL', KEYS[1])
 local others = {}
@@ -118,7 +118,7 @@ for i = 1, #others + 1 - ARGV[4] do
   if not others[i] then break end
   local its = string.format('%.0f', others[i][2] + 1)
   redis.call('HDEL', KEYS[1], others[i][3])
-  evict(others[i][3], its)
+  evict(others[i][3], its, '')
   answer[#answer + 1] = others[i][3]
   answer[#answer + 1] = its
 end
@@ -147,17 +147,20 @@ pub(crate) static REFRESH: LazyLock<Script> = LazyLock::new(|| {
         r#"
 -- KEYS 1 sessions:<user>
 -- ARGV 1 device  2 holder  3 instance  4 most devices  5 the user's topic  6 seconds kept  7 fence  8 microseconds of silence
-local at = tonumber(string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+'))
-local fence = tonumber(ARGV[7])
-if at and at > fence then return 0 end
+local of, number = string.match(ARGV[2], '%S+ (%d+) (%d+)')
+local at, client, attempt = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) %d+ %S+ (%d+) (%d+) ')
+local ahead = at and tonumber(at) - tonumber(ARGV[7]) or 0
+if client == of and attempt ~= number then ahead = tonumber(attempt) - tonumber(number) end
+if ahead > 0 then return 0 end
 if not at and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
 local now = redis.call('TIME')
 local heard = string.format('%.0f', math.max(now[1] * 1000000 + now[2] - ARGV[8], 0))
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[7] .. ' ' .. heard .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
-if at and at < fence then
+if ahead < 0 then
   local name = ARGV[1] == '' and 'null' or cjson.encode(ARGV[1])
-  redis.call('PUBLISH', ARGV[5], '0 0 EVICT - {"op":"EVICT","d":{"device":' .. name .. ',"fence":' .. ARGV[7] .. '}}')
+  local by = ',"attempt":{"client":' .. of .. ',"number":' .. number .. '}'
+  redis.call('PUBLISH', ARGV[5], '0 0 EVICT - {"op":"EVICT","d":{"device":' .. name .. ',"fence":' .. ARGV[7] .. by .. '}}')
 end
 return 1
 "#,

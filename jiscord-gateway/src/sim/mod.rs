@@ -65,6 +65,7 @@ const KEPT: &[u64] = &[
     2_049_985_432,
     2_049_985_560,
     1_223_373_245,
+    1_302_487_052,
 ];
 /// How long the test of new seeds goes on, unless it is told how many to try.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::world::{SimClock, chance, upto};
-use crate::redis::scripts;
+use crate::{claims::Eviction, redis::scripts};
 
 pub(super) struct Server {
     clock: SimClock,
@@ -91,12 +91,13 @@ impl Place {
 
     /// Whether a later attempt of the same client has it.
     fn is_after(&self, holder: &str) -> bool {
-        let attempt = |holder: &str| {
-            let mut parts = holder.split(' ').skip(1).map(|part| part.parse().unwrap());
-            Attempt { client: parts.next().unwrap(), number: parts.next().unwrap() }
-        };
         attempt(holder).is_before(attempt(&self.holder))
     }
+}
+
+fn attempt(holder: &str) -> Attempt {
+    let mut parts = holder.split(' ').skip(1).map(|part| part.parse().unwrap());
+    Attempt { client: parts.next().unwrap(), number: parts.next().unwrap() }
 }
 
 struct Socket {
@@ -353,9 +354,12 @@ impl Inner {
         array(["epoch", "last", "floor"].map(|field| bulk(&self.data.log[field])))
     }
 
-    fn evict(&self, topic: &str, device: &str, fence: u64) {
+    fn evict(&self, topic: &str, device: &str, fence: u64, by: Option<&str>) {
         let device = if device.is_empty() { "null".into() } else { format!("{device:?}") };
-        self.tell(topic, &format!("0 0 EVICT - {{\"op\":\"EVICT\",\"d\":{{\"device\":{device},\"fence\":{fence}}}}}"));
+        let by =
+            by.map(attempt).map(|Attempt { client, number }| format!(",\"attempt\":{{\"client\":{client},\"number\":{number}}}"));
+        let by = by.unwrap_or_default();
+        self.tell(topic, &format!("0 0 EVICT - {{\"op\":\"EVICT\",\"d\":{{\"device\":{device},\"fence\":{fence}{by}}}}}"));
     }
 
     fn claim(&mut self, keys: &[String], args: &[String], now: u64) -> String {
@@ -379,7 +383,7 @@ impl Inner {
         }
         let evicted = [(device.clone(), fence)].into_iter().chain(over);
         array(evicted.flat_map(|(name, fence)| {
-            self.evict(topic, &name, fence);
+            self.evict(topic, &name, fence, Some(holder).filter(|_| name == *device).map(String::as_str));
             [bulk(&name), int(fence)]
         }))
     }
@@ -388,16 +392,23 @@ impl Inner {
         let [device, holder, instance, most, topic, _, fence, silent] = args else { return error("ERR refresh") };
         let (most, fence, silent): (usize, u64, u64) = (most.parse().unwrap(), fence.parse().unwrap(), silent.parse().unwrap());
         let places = self.data.sessions.entry(keys[0].clone()).or_default();
-        let at = places.get(device).map(|place| place.fence);
-        if at.map_or(places.len() >= most, |at| at > fence) {
+        let over = Eviction { device: None, fence, attempt: Some(attempt(holder)) };
+        let (is_over, evicts) = match places.get(device) {
+            None => (places.len() >= most, false),
+            Some(Place { fence: at, holder: there, .. }) => {
+                let is_over = Eviction { fence: *at, attempt: Some(attempt(there)), ..over.clone() }.ends(fence, attempt(holder));
+                (is_over, over.ends(*at, attempt(there)))
+            }
+        };
+        if is_over {
             return int(0);
         }
         places.insert(
             device.clone(),
             Place { fence, heard: now.saturating_sub(silent), holder: holder.clone(), instance: instance.clone() },
         );
-        if at.is_some_and(|at| at < fence) {
-            self.evict(topic, device, fence);
+        if evicts {
+            self.evict(topic, device, fence, Some(holder));
         }
         int(1)
     }
