@@ -1,8 +1,8 @@
 //! One session a device: who holds the place of a user's device, wherever the gateways are.
 //!
-//! A claim gets a fence, which is larger than that of the claim before it. The larger fence lives, but attempts of one client are in
-//! the order that it says: [`Eviction::ends`]. Whoever is over for the same device is told so by [`Claimed::evicted`], by [`Heard::Evict`](crate::bus::Heard::Evict) or, at the latest, by
-//! [`Claims::refresh`].
+//! A claim gets a fence, which is larger than that of the claim before it. The larger fence lives; only of one client's attempts
+//! it is the last, as the client counts them. Whoever held the place before is told so by [`Claimed::evicted`], by
+//! [`Heard::Evict`](crate::bus::Heard::Evict) or, at the latest, by [`Claims::refresh`].
 
 use std::{
     collections::HashMap,
