@@ -126,11 +126,11 @@ macro_rules! faults {
 
 faults! {
     1 One 4 Nothing "kill -9" => |s| s.kill_gateway().boxed_local(); "the same epoch, no RESYNC; the log has every message"
-    1 One 2 Failpoints "ends before COMMIT" => |s| s.ends_at("store.before_commit").boxed_local(); "as above"
-    1 One 2 Failpoints "ends after COMMIT" => |s| s.ends_at("store.after_commit").boxed_local(); "as above"
-    1 One 2 Failpoints "ends between storing and publishing" => |s| s.ends_at("gw.after_store").boxed_local(); "as above"
-    1 One 2 Failpoints "ends between publishing and acknowledging" => |s| s.ends_at("gw.after_publish").boxed_local(); "as above"
-    1 One 2 Failpoints "ends after an acknowledgement" => |s| s.ends_at("gw.after_ack").boxed_local(); "as above"
+    1 One 2 Failpoints "ends before COMMIT" => |s| s.ends_at("store.before_commit").boxed_local(); "the same epoch, no RESYNC; the log has every message"
+    1 One 2 Failpoints "ends after COMMIT" => |s| s.ends_at("store.after_commit").boxed_local(); "the same epoch, no RESYNC; the log has every message"
+    1 One 2 Failpoints "ends between storing and publishing" => |s| s.ends_at("gw.after_store").boxed_local(); "the same epoch, no RESYNC; the log has every message"
+    1 One 2 Failpoints "ends between publishing and acknowledging" => |s| s.ends_at("gw.after_publish").boxed_local(); "the same epoch, no RESYNC; the log has every message"
+    1 One 2 Failpoints "ends after an acknowledgement" => |s| s.ends_at("gw.after_ack").boxed_local(); "the same epoch, no RESYNC; the log has every message"
     2 Services 4 Nothing "kill -9 of a gateway" => |s| s.kill_gateway().boxed_local(); "clients go on at the other one"
     2 Services 2 Failpoints "a gateway ends between storing and publishing" => |s| s.ends_at("gw.after_store").boxed_local(); "one place an id"
     2 Services 2 Failpoints "a gateway ends between publishing and acknowledging" => |s| s.ends_at("gw.after_publish").boxed_local(); "one place an id"
