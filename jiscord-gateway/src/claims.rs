@@ -129,10 +129,9 @@ impl Claims for LocalClaims {
     async fn claim(&self, holder: &Holder, resumes: bool) -> Result<Option<Claimed>> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let Holder { user, device, session, attempt } = holder.clone();
-        if let Some(place) = places.users.get(&user).and_then(|devices| devices.get(&device)) {
-            if attempt.is_before(place.attempt) || resumes && place.session != session {
-                return Ok(None);
-            }
+        let there = places.users.get(&user).and_then(|devices| devices.get(&device));
+        if there.is_some_and(|place| attempt.is_before(place.attempt) || resumes && place.session != session) {
+            return Ok(None);
         }
         let fence = SystemClock.now_micros().max(places.fence + 1);
         places.fence = fence;
