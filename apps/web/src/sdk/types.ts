@@ -1,8 +1,8 @@
 // Written by `JISCORD_WRITE_TYPES=1 cargo test -p jiscord-web`.
 
 /**
- * Tells the attempts of one client to have a session apart: of two, the one with the larger number is the later, whatever order they arrive
- * in. So an attempt that was given up, and still reaches a gateway, takes nothing from the one that followed it.
+ * Tells the attempts of one client to have a session apart: of two, the one with the larger number is the later, whatever order
+ * they arrive in. So an attempt that was given up, and still reaches a gateway, takes nothing from the one that followed it.
  */
 export type Attempt = { 
 /**
