@@ -41,8 +41,17 @@ Jiscord's tasks.
 ";
 
 fn main() -> ExitCode {
-    let mut args = env::args().skip(1);
+    let mut args = env::args().skip(1).peekable();
     let task = args.next().unwrap_or_else(|| "help".to_owned());
+    // Those that take arguments tell of them themselves.
+    if let Some(arg) = args.peek().filter(|_| ["services", "test", "web", "wasm"].contains(&&*task)) {
+        if ["help", "-h", "--help"].contains(&&**arg) {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("x: {task} takes no arguments, such as {arg:?}; try ./x help");
+        return ExitCode::from(2);
+    }
     match task.as_str() {
         "run" => match done_or_said(web::build()) {
             ExitCode::SUCCESS => become_program(cargo().args(["run", "-p", "jiscord", "--"]).args(args)),
