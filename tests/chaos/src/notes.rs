@@ -134,9 +134,10 @@ impl Notes {
         self.lock().acked.clone()
     }
 
-    /// How often an observer was told to read again.
+    /// How often observers were told to read again, after their first READY.
     pub fn doubts(&self) -> u64 {
-        self.lock().doubts
+        let inner = self.lock();
+        inner.doubts.saturating_sub(inner.record.observers.len() as u64)
     }
 
     /// Nonces that were acknowledged, with their ids.

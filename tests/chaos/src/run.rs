@@ -177,7 +177,7 @@ pub async fn run(plan: &Plan) -> Report {
     let record = stage.end().await;
     if plan.shape == Shape::One {
         let kills: usize = report.injected.iter().filter(|((row, _), _)| *row == 1).map(|(_, times)| times).sum();
-        let again = notes.doubts().saturating_sub(record.observers.len() as u64);
+        let again = notes.doubts();
         report.figures.push(format!(
             "1: the server was killed {kills} times under {} connected observers, which were told {again} times to read again",
             record.observers.len()
