@@ -45,8 +45,9 @@ impl Cassandra {
             .env("CASSANDRA_DEV_STORAGE_PORT", self.ports[1].to_string())
             .env("CASSANDRA_DEV_DATA", &self.folder)
             .env("CASSANDRA_DEV_HEAP", HEAP)
-            // What is acknowledged is on disk, as it would be with several nodes.
-            .env("CASSANDRA_DEV_SYNC", "batch")
+            // Its data end with it, so nothing waits for the disk. Whoever kills one starts it with `batch`.
+            .env("CASSANDRA_DEV_SYNC", "periodic")
+            .env("CASSANDRA_DEV_JVM", "-Dcassandra.test.flush_local_schema_changes=false")
             .env("CASSANDRA_DEV_FOR", std::process::id().to_string())
             .stdin(Stdio::null());
         command

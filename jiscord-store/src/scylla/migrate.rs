@@ -111,10 +111,7 @@ impl Runner<'_> {
         }
         match self.applied().await {
             Ok(applied) => Ok(applied.len() == MIGRATIONS.len()),
-            // Somebody is making it: it is in the schema sooner than it can be read.
-            Err(OpenError::Cql { source, .. }) if source.downcast_ref().is_some_and(|error| refused(error).is_some()) => {
-                Ok(false)
-            }
+            Err(OpenError::Cql { source, .. }) if source.downcast_ref().is_some_and(is_being_made) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -242,6 +239,13 @@ impl Runner<'_> {
     fn failed(&self, what: &'static str, error: ExecutionError) -> OpenError {
         OpenError::Cql { what, source: error.into() }
     }
+}
+
+/// Whether this may be said of a table that somebody is making: it is in the schema sooner than it can be read. A Cassandra
+/// that has its name and not yet its storage breaks on it, which it tells as an error of its own.
+fn is_being_made(error: &ExecutionError) -> bool {
+    matches!(error, ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::ServerError, _)))
+        || refused(error).is_some()
 }
 
 /// What the database said, if it will never do it.

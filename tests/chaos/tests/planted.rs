@@ -38,6 +38,7 @@ async fn a_push_that_comes_twice_is_seen_twice() {
     let mut stage = stage(Shape::One).await;
     stage.traps.pushes.repeat.set();
     assert!(stage.more_acknowledged(20).await);
+    assert!(!stage.traps.pushes.repeat.is_set());
     assert!(stage.is_well().await);
     // Its place comes twice as well, where it has one.
     only(&stage.end().await, |counts| if counts.seen_twice > 0 { counts.seen_twice + counts.disorder } else { 0 });
