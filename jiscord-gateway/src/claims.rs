@@ -198,6 +198,7 @@ mod tests {
         Claim { holder: holder(device), fence, silent: Duration::from_secs(silent) }
     }
 
+    /// I16, I17.
     #[tokio::test]
     async fn the_later_claim_lives_and_a_late_release_changes_nothing() {
         let claims = LocalClaims::new(8);

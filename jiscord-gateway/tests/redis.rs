@@ -85,6 +85,13 @@ impl Mint {
     }
 }
 
+/// A bus that hears this topic, and ids for what is published.
+async fn hearing(server: &Server, topic: Topic) -> (Mint, Arc<RedisBus>) {
+    let bus = RedisBus::start(&at(server)).await.unwrap();
+    bus.join(topic).await.unwrap();
+    (Mint::new(), bus)
+}
+
 fn event(id: EventId, topics: &[Topic], text: &str) -> Event {
     let frame = format!(r#"{{"op":"MESSAGE_CREATE","d":{{"content":"{text}"}}}}"#);
     let channel = Some(ChannelId::new(Uuid::new_v4()));
@@ -186,9 +193,8 @@ async fn an_event_is_heard_once_on_each_of_its_topics() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_listens_on_a_channels_own_name_gets_plain_frames() {
     let server = redis!();
-    let (mint, topic) = (Mint::new(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let topic = guild();
+    let (mint, bus) = hearing(&server, topic).await;
     let message = mint.event(&[topic], "hi");
     let channel = message.channel.unwrap();
     let (sender, mut pushes) = mpsc::unbounded_channel();
@@ -222,9 +228,8 @@ async fn who_listens_on_a_channels_own_name_gets_plain_frames() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_heard_when_join_returns_and_until_the_last_leave() {
     let server = redis!();
-    let (mint, topic, other) = (Mint::new(), guild(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let (topic, other) = (guild(), guild());
+    let (mint, bus) = hearing(&server, topic).await;
     assert_eq!(subscribers(&server, topic).await, 1);
     bus.join(topic).await.unwrap();
     bus.leave(topic);
@@ -267,9 +272,8 @@ async fn a_join_that_was_given_up_is_undone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_redis_is_a_gap_and_then_everything_flows_again() {
     let mut server = redis!();
-    let (mint, topic, user) = (Mint::new(), guild(), Topic::User(user()));
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let (topic, user) = (guild(), Topic::User(user()));
+    let (mint, bus) = hearing(&server, topic).await;
     bus.join(user).await.unwrap();
     let epoch = bus.epoch();
     bus.publish(&[mint.event(&[topic], "before")]).await.unwrap();
@@ -312,9 +316,8 @@ async fn a_killed_redis_is_a_gap_and_then_everything_flows_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_with_an_old_dump_begins_a_new_log_above_the_lost_one() {
     let mut server = redis!();
-    let (mint, topic) = (Mint::new(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let topic = guild();
+    let (mint, bus) = hearing(&server, topic).await;
     let kept = mint.event(&[topic], "kept");
     bus.publish(std::slice::from_ref(&kept)).await.unwrap();
     lasting(next(&bus).await);
@@ -337,9 +340,8 @@ async fn a_redis_with_an_old_dump_begins_a_new_log_above_the_lost_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_stands_still_is_noticed() {
     let server = redis!();
-    let (mint, topic) = (Mint::new(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let topic = guild();
+    let (mint, bus) = hearing(&server, topic).await;
     server.pause();
     becomes(bus.connected(), false).await;
     becomes(bus.publisher().connected(), false).await;
@@ -417,9 +419,8 @@ async fn a_connection_that_died_without_a_word_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_lost_on_the_way_is_read_from_the_log() {
     let server = redis!();
-    let (mint, topic, user) = (Mint::new(), guild(), Topic::User(user()));
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let (topic, user) = (guild(), Topic::User(user()));
+    let (mint, bus) = hearing(&server, topic).await;
     bus.join(user).await.unwrap();
     // One that others follow; it is on two topics, and so is what follows.
     let (lost, follows) = (mint.event(&[topic, user], "lost"), mint.event(&[topic, user], "follows"));
@@ -450,9 +451,8 @@ async fn what_was_lost_on_the_way_is_read_from_the_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_before_what_was_told_is_stale() {
     let server = redis!();
-    let (mint, topic, other) = (Mint::new(), guild(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let (topic, other) = (guild(), guild());
+    let (mint, bus) = hearing(&server, topic).await;
     bus.join(other).await.unwrap();
     let lost = unheard(&server, &mint.event(&[topic], "lost")).await;
     let event = mint.event(&[other], "told");
@@ -471,9 +471,8 @@ async fn what_belongs_before_what_was_told_is_stale() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_trimmed_is_stale() {
     let server = redis!();
-    let (mint, topic) = (Mint::new(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let topic = guild();
+    let (mint, bus) = hearing(&server, topic).await;
     unheard(&server, &mint.event(&[topic], "one")).await;
     let trimmed: u64 = redis::cmd("XTRIM")
         .arg(format!("test:log:{topic}"))
@@ -492,9 +491,8 @@ async fn what_was_trimmed_is_stale() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_forgotten_while_nothing_was_heard_is_stale() {
     let server = redis!();
-    let (mint, topic) = (Mint::new(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let topic = guild();
+    let (mint, bus) = hearing(&server, topic).await;
     bus.publish(&[mint.event(&[topic], "one")]).await.unwrap();
     let (_, Position(p)) = lasting(next(&bus).await);
     // Something happened, and neither index nor stream has it any more when the bus is back.
@@ -574,9 +572,8 @@ async fn a_stretch_of_the_log_is_told_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_log_does_not_have_is_stale() {
     let server = redis!();
-    let (mint, topic) = (Mint::new(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let topic = guild();
+    let (mint, bus) = hearing(&server, topic).await;
     bus.publish(&[mint.event(&[topic], "one")]).await.unwrap();
     let (_, Position(p)) = lasting(next(&bus).await);
     let mut raw = raw(&server).await;
@@ -594,9 +591,8 @@ async fn what_the_log_does_not_have_is_stale() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_does_not_read_is_cut_and_told_of_the_gap() {
     let server = redis!();
-    let (mint, topic) = (Mint::new(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let topic = guild();
+    let (mint, bus) = hearing(&server, topic).await;
     let mut connected = bus.connected();
     let mut raw = raw(&server).await;
     for _ in 0..40 {
@@ -667,9 +663,8 @@ async fn a_redis_without_memory_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_wiped_is_opened_anew() {
     let server = redis!();
-    let (mint, topic) = (Mint::new(), guild());
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let topic = guild();
+    let (mint, bus) = hearing(&server, topic).await;
     let epoch = bus.epoch();
     let mut raw = raw(&server).await;
     redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut raw).await.unwrap();
@@ -691,9 +686,8 @@ async fn a_log_that_was_wiped_is_opened_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_may_have_been_forgotten_becomes_a_resync() {
     let server = redis!();
-    let (mint, topic, user) = (Mint::new(), guild(), Topic::User(user()));
-    let bus = RedisBus::start(&at(&server)).await.unwrap();
-    bus.join(topic).await.unwrap();
+    let (topic, user) = (guild(), Topic::User(user()));
+    let (mint, bus) = hearing(&server, topic).await;
     bus.join(user).await.unwrap();
     let old = Snowflake::new(SystemClock.now_micros() / 1000 - 600_000, 0, Worker::default()).unwrap();
     let fresh = mint.event(&[topic, user], "fresh");

@@ -1,8 +1,8 @@
-//! docs/delivery.md names tests that there are.
+//! docs/delivery.md names tests that there are, and tests name invariants that it has.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -22,16 +22,25 @@ fn tests(source: &str) -> impl Iterator<Item = String> {
     })
 }
 
-fn collect(folder: &Path, all: &mut HashSet<String>) {
+/// All sources below a folder.
+fn sources(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() && !name.starts_with('.') && !["target", "node_modules"].contains(&name) {
-            collect(&path, all);
+            found.extend(sources(&path));
         } else if name.ends_with(".rs") {
-            all.extend(tests(&fs::read_to_string(&path).unwrap()));
+            found.push(fs::read_to_string(&path).unwrap());
         }
     }
+    found
+}
+
+/// The names of invariants in a text: `I`, and a number.
+fn invariants(text: &str) -> BTreeSet<u32> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter_map(|word| word.strip_prefix('I')?.parse().ok()).collect()
 }
 
 /// Each promise with the lines below it that say what shows it.
@@ -57,8 +66,8 @@ fn promises(page: &str) -> Vec<(String, String)> {
 #[test]
 fn every_test_that_is_named_is_there() {
     let page = fs::read_to_string(root().join("docs/delivery.md")).unwrap();
-    let mut all = HashSet::new();
-    collect(&root(), &mut all);
+    let sources = sources(&root());
+    let all: HashSet<_> = sources.iter().flat_map(|source| tests(source)).collect();
     let promises = promises(&page);
     assert_eq!(promises.len(), 12);
     // The last one says what is not promised.
@@ -84,4 +93,12 @@ fn every_row_that_is_named_is_in_the_table() {
             }
         }
     }
+}
+
+#[test]
+fn invariants_are_those_that_tests_name() {
+    let page = fs::read_to_string(root().join("docs/delivery.md")).unwrap();
+    let told: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| I")?.split(' ').next()?.parse::<u32>().ok()).collect();
+    let named: BTreeSet<_> = sources(&root()).iter().flat_map(|source| invariants(source)).collect();
+    assert_eq!(told, Vec::from_iter(named));
 }
