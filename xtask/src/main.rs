@@ -41,37 +41,45 @@ Jiscord's tasks.
 ";
 
 fn main() -> ExitCode {
-    let mut args = env::args().skip(1).peekable();
+    let mut args = env::args().skip(1);
     let task = args.next().unwrap_or_else(|| "help".to_owned());
-    // Those that take arguments tell of them themselves.
-    if let Some(arg) = args.peek().filter(|_| ["services", "test", "web", "wasm"].contains(&&*task)) {
-        if ["help", "-h", "--help"].contains(&&**arg) {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        eprintln!("x: {task} takes no arguments, such as {arg:?}; try ./x help");
-        return ExitCode::from(2);
-    }
     match task.as_str() {
         "run" => match done_or_said(web::build()) {
             ExitCode::SUCCESS => become_program(cargo().args(["run", "-p", "jiscord", "--"]).args(args)),
             failed => failed,
         },
-        "services" => services::run(),
-        "test" => test::run(),
-        "web" => done_or_said(web::build()),
-        "wasm" => done_or_said(wasm::build()),
         "bench" => bench(args),
         "chaos" => chaos::run(args),
-        "help" | "-h" | "--help" => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
-        }
+        "help" | "-h" | "--help" => help(),
+        task => alone(task, args.next().as_deref()),
+    }
+}
+
+/// A task that takes no arguments. Those that do tell of them themselves.
+fn alone(task: &str, argument: Option<&str>) -> ExitCode {
+    let run: fn() -> ExitCode = match task {
+        "services" => services::run,
+        "test" => test::run,
+        "web" => || done_or_said(web::build()),
+        "wasm" => || done_or_said(wasm::build()),
         unknown => {
             eprint!("x: no task {unknown:?}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match argument {
+        None => run(),
+        Some("help" | "-h" | "--help") => help(),
+        Some(argument) => {
+            eprintln!("x: {task} takes no arguments, such as {argument:?}; try ./x help");
             ExitCode::from(2)
         }
     }
+}
+
+fn help() -> ExitCode {
+    print!("{HELP}");
+    ExitCode::SUCCESS
 }
 
 /// A task's end, with the reason where it did not succeed.

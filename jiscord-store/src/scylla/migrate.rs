@@ -242,7 +242,7 @@ impl Runner<'_> {
 }
 
 /// Whether this may be said of a table that somebody is making: it is in the schema sooner than it can be read. A Cassandra
-/// that has its name and not yet its storage breaks on it, which it tells as an error of its own.
+/// that knows the table and has no storage for it yet fails, and calls it an error of the server.
 fn is_being_made(error: &ExecutionError) -> bool {
     matches!(error, ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::ServerError, _)))
         || refused(error).is_some()

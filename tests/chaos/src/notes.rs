@@ -29,8 +29,6 @@ struct Inner {
     learned: Vec<HashSet<String>>,
     /// How many acknowledgements each sender has.
     acked: Vec<u64>,
-    /// RESYNC and READY of observers since the start.
-    doubts: u64,
 }
 
 impl Default for Notes {
@@ -74,10 +72,8 @@ impl Notes {
     pub fn heard(&self, observer: usize, heard: Heard) {
         let at = self.begun.elapsed();
         let mut inner = self.lock();
-        match &heard {
-            Heard::Message { nonce, .. } => drop(inner.learned[observer].insert(nonce.clone())),
-            Heard::Ready { .. } | Heard::Resync { .. } | Heard::Resynced => inner.doubts += 1,
-            _ => {}
+        if let Heard::Message { nonce, .. } = &heard {
+            inner.learned[observer].insert(nonce.clone());
         }
         inner.record.observers[observer].heard.push((at, heard));
         drop(inner);
@@ -132,12 +128,6 @@ impl Notes {
     /// How many acknowledgements each sender has.
     pub fn acknowledgements(&self) -> Vec<u64> {
         self.lock().acked.clone()
-    }
-
-    /// How often observers were told to read again, after their first READY.
-    pub fn doubts(&self) -> u64 {
-        let inner = self.lock();
-        inner.doubts.saturating_sub(inner.record.observers.len() as u64)
     }
 
     /// Nonces that were acknowledged, with their ids.

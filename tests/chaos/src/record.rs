@@ -235,6 +235,13 @@ impl Record {
         counts
     }
 
+    /// How often observers were told to read again, after their first READY.
+    pub fn doubts(&self) -> usize {
+        let told = self.observers.iter().flat_map(|observer| &observer.heard);
+        let doubts = told.filter(|(_, heard)| matches!(heard, Heard::Ready { .. } | Heard::Resync { .. } | Heard::Resynced));
+        doubts.count().saturating_sub(self.observers.len())
+    }
+
     fn check_stored(&self, counts: &mut Counts) {
         let mut by_nonce: HashMap<&str, Vec<&str>> = HashMap::new();
         for row in &self.stored {

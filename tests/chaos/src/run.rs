@@ -173,11 +173,10 @@ pub async fn run(plan: &Plan) -> Report {
         }
     }
     report.figures = std::mem::take(&mut stage.figures);
-    let notes = stage.notes.clone();
     let record = stage.end().await;
     if plan.shape == Shape::One {
         let kills: usize = report.injected.iter().filter(|((row, _), _)| *row == 1).map(|(_, times)| times).sum();
-        let again = notes.doubts();
+        let again = record.doubts();
         report.figures.push(format!(
             "1: the server was killed {kills} times under {} connected observers, which were told {again} times to read again",
             record.observers.len()

@@ -317,7 +317,7 @@ impl Stage {
         if missing > 0 {
             record.broken.push(format!("{missing} messages are stored and not in the log"));
         }
-        let again = self.notes.doubts();
+        let again = record.doubts();
         if again > 0 {
             record.broken.push(format!("on SQLite observers had to read again {again} times"));
         }
