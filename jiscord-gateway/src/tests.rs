@@ -897,6 +897,21 @@ async fn who_is_told_late_to_have_left_and_come_while_he_enters_is_looked_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_told_late_to_have_come_and_is_out_again_hears_nothing_of_it() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus, Settings::default());
+    let (guild_id, _) = world.fake.guild(&["bob"]);
+    let user_id = world.fake.user("ada");
+    let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
+    let came = ServerFrame::MemberAdd(Member { guild_id, user_id, username: None, joined_at: SystemClock.now(), rev: 5 });
+    let topics = vec![Topic::Guild(guild_id), Topic::User(user_id)];
+    let event = Event::new(EventId::NONE, topics, None, came);
+    says.send(Heard::Event { event, p: Some(Position(1_001)) }).await.unwrap();
+    assert_eq!(bob.hear("MEMBER_ADD").await["p"], 1_001);
+    ada.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_loaded_after_a_gap_holds_up_only_those_who_need_it() {
     let (bus, says) = Script::new();
     let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());

@@ -102,7 +102,7 @@ impl Hub {
         self.reached.send_replace(state.p);
     }
 
-    async fn hear(self: &Arc<Self>, event: Event, p: Option<Position>, ahead: &mut Ahead) {
+    async fn hear(self: &Arc<Self>, mut event: Event, p: Option<Position>, ahead: &mut Ahead) {
         if event.is_internal() {
             let mut state = self.lock();
             self.reached(&mut state, p.unwrap_or_default());
@@ -125,8 +125,11 @@ impl Hub {
             && self.lock().hears(user)
         {
             _pin = self.make_room(guild, user, p.unwrap_or_default(), ahead).await;
-            // Told late, when he was out again.
-            change = change.filter(|_| _pin.is_some());
+            // Told late, when he was out again: only the guild hears it.
+            if _pin.is_none() {
+                change = None;
+                event.topics.retain(|topic| *topic != Topic::User(user));
+            }
         }
         let permits = join_all(self.dispatchers.all().iter().map(mpsc::Sender::reserve)).await;
         let mut state = self.lock();
