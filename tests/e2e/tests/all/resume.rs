@@ -25,7 +25,7 @@ impl Town {
         self.bob.post(&self.channel, json!({"content": content, "nonce": content})).await;
     }
 
-    /// RESUME with what READY said, at this gateway: the next `count` events, told again or, where the gateway had not heard of
+    /// RESUME with what READY said, at this gateway: the next `count` frames, told again or, where the gateway had not heard of
     /// them yet, live after RESUMED.
     async fn resume(&self, gateway: usize, ready: &Value, after: &Value, count: usize) -> (Socket, Vec<Value>) {
         let mut socket = Socket::open(&self.server.ws_of(gateway)).await;
@@ -35,7 +35,8 @@ impl Town {
             let frame = socket.next().await.unwrap();
             match frame["op"] == "RESUMED" {
                 true => {
-                    assert_eq!(frame["d"]["replayed"], told.len());
+                    let events = told.iter().filter(|frame: &&Value| frame["op"] != "RESYNC");
+                    assert_eq!(frame["d"]["replayed"], events.count());
                     assert!(told.last().is_none_or(|last: &Value| frame["p"].as_u64() >= last["p"].as_u64()));
                     resumed = true;
                 }
@@ -142,9 +143,8 @@ async fn what_cannot_be_resumed_is_said() {
     for (epoch, after) in [(json!("another"), ready["p"].clone()), (ready["d"]["epoch"].clone(), json!(1_u64 << 52))] {
         let mut ready = ready.clone();
         ready["d"]["epoch"] = epoch;
-        let (_, told, resumed) = town.resume(0, &ready, &after).await;
+        let (_, told) = town.resume(0, &ready, &after, 1).await;
         assert_eq!((told.len(), &told[0]["op"], &told[0]["d"]["topics"]), (1, &json!("RESYNC"), &Value::Null));
-        assert_eq!(resumed["d"]["replayed"], 0);
     }
     // Something that is no RESUME is told so, and IDENTIFY is still open.
     let mut socket = Socket::open(&town.server.ws()).await;
