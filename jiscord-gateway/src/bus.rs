@@ -86,6 +86,10 @@ pub trait Bus: Publish {
     /// The position from which this bus began to listen.
     fn start(&self) -> Position;
 
+    /// A position that nothing published before this call lies above. What is told reaches it soon, whether or not anything
+    /// more happens.
+    async fn head(&self) -> Result<Position>;
+
     /// Begins to listen to a topic. Every event of it above the position that is returned is heard; those at or below it are
     /// in the log.
     async fn join(&self, topic: Topic) -> Result<Position>;

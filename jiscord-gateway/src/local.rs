@@ -70,6 +70,10 @@ impl Bus for LocalBus {
         self.start
     }
 
+    async fn head(&self) -> Result<Position> {
+        self.log.head().await
+    }
+
     /// Every topic is heard all the time.
     async fn join(&self, _topic: Topic) -> Result<Position> {
         Ok(self.start)

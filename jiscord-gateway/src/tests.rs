@@ -235,6 +235,8 @@ impl Backend for Fake {
 struct Script {
     says: tokio::sync::Mutex<mpsc::Receiver<Heard>>,
     epoch: Mutex<String>,
+    /// The end of the log.
+    head: Mutex<Position>,
     /// From where on topics are heard that are joined.
     joined: Mutex<Position>,
     /// What the log has; while there is none, whoever asks waits.
@@ -244,8 +246,9 @@ struct Script {
 impl Script {
     fn new() -> (Arc<Self>, mpsc::Sender<Heard>) {
         let (say, says) = mpsc::channel(16);
-        let (epoch, joined, replayed) = (Mutex::new("first".into()), Mutex::new(Position(1_000)), watch::Sender::new(None));
-        (Arc::new(Self { says: says.into(), epoch, joined, replayed }), say)
+        let [head, joined] = [1_000, 1_000].map(|p| Mutex::new(Position(p)));
+        let (epoch, replayed) = (Mutex::new("first".into()), watch::Sender::new(None));
+        (Arc::new(Self { says: says.into(), epoch, head, joined, replayed }), say)
     }
 }
 
@@ -275,6 +278,10 @@ impl Bus for Script {
 
     fn start(&self) -> Position {
         Position(1_000)
+    }
+
+    async fn head(&self) -> Result<Position> {
+        Ok(*self.head.lock().unwrap())
     }
 
     async fn join(&self, _: Topic) -> Result<Position> {
@@ -850,6 +857,29 @@ async fn a_place_is_as_high_as_all_that_was_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_published_before_a_session_asks_for_its_place_is_not_told_live() {
+    let (bus, says) = Script::new();
+    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (guild, channel) = world.fake.guild(&["ada"]);
+    *bus.head.lock().unwrap() = Position(1_001);
+    let mut ada = world.socket(1 << 16).await;
+    ada.say(json!({"op": "IDENTIFY", "d": {"token": "ada"}})).await;
+    ada.hears_nothing_yet().await;
+    says.send(heard(1_001, guild, channel)).await.unwrap();
+    let ready = ada.hear("READY").await;
+    assert_eq!(ready["p"], 1_001);
+
+    *bus.head.lock().unwrap() = Position(1_002);
+    bus.replayed.send_replace(Some(Replay::new(vec![happened(1_002, guild, channel)], vec![])));
+    let mut again = world.socket(1 << 16).await;
+    again.say(json!({"op": "RESUME", "d": resume("ada", &ready)})).await;
+    again.hears_nothing_yet().await;
+    says.send(heard(1_002, guild, channel)).await.unwrap();
+    assert_eq!(again.hear("MESSAGE_ACK").await["p"], 1_002);
+    assert_eq!(again.hear("RESUMED").await["d"]["replayed"], 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_happened_before_a_joined_guild_was_heard_is_told_in_its_place() {
     let (bus, says) = Script::new();
     let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
@@ -1225,6 +1255,13 @@ impl Bus for Stepping {
 
     fn start(&self) -> Position {
         self.bus.start()
+    }
+
+    async fn head(&self) -> Result<Position> {
+        self.step.pass().await;
+        let head = self.bus.head().await;
+        self.step.pass().await;
+        head
     }
 
     async fn join(&self, topic: Topic) -> Result<Position> {

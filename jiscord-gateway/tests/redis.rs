@@ -164,6 +164,23 @@ async fn subscribers(server: &Server, topic: Topic) -> u64 {
 }
 
 /// I7.
+#[tokio::test]
+async fn the_end_of_the_log_is_reached_though_it_is_of_a_topic_that_nobody_hears() {
+    let server = redis!();
+    let (mint, bus) = hearing(&server, guild()).await;
+    bus.publish(&[mint.event(&[guild()], "elsewhere")]).await.unwrap();
+    bus.flush().await;
+    let head = bus.head().await.unwrap();
+    assert!(head > bus.start());
+    loop {
+        match soon(bus.next()).await {
+            Heard::Upto { p } if p >= head => break,
+            Heard::Upto { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_heard_once_on_each_of_its_topics() {
     let server = redis!();

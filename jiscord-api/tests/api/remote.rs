@@ -301,7 +301,7 @@ fn page(status: u16) -> Step {
 }
 
 /// Somebody who is waited for in vain is waited for so long.
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_millis(1_500);
 
 /// The address of a port where nobody listens and nobody else will, as long as the socket is kept.
 fn refusing() -> (TcpSocket, String) {

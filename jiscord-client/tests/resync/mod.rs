@@ -40,6 +40,8 @@ fn resync(topics: Option<Vec<Topic>>) -> ServerFrame {
     ServerFrame::Resync(Resync { topics, epoch: "e".into(), spread: None })
 }
 
+const BUSY: (StatusCode, Code) = (StatusCode::SERVICE_UNAVAILABLE, Code::BUSY);
+
 /// A bot in guild 1, which has channels 1 and 2, since second 100.
 async fn bot(server: &Server) -> (Client, Peer) {
     server.api.kept().guilds.push(guild(1));
@@ -288,19 +290,14 @@ async fn what_is_known_does_not_count_as_too_much() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_busy_is_asked_again_and_one_that_is_away_is_given_up() {
+async fn a_server_that_is_busy_is_asked_again() {
     let server = Server::start().await;
-    let (client, mut peer) =
-        tokio::join!(server.builder().resync_timeout(Duration::from_millis(100)).connect("token"), begin(&server, 100));
-    let client = client.unwrap();
+    let (client, mut peer) = bot(&server).await;
     let mut events = client.events();
     let refuse = |refusals: &[(StatusCode, Code)]| server.api.kept().refusals.extend(refusals.iter().cloned());
-    let busy = (StatusCode::SERVICE_UNAVAILABLE, Code::BUSY);
-    server.api.kept().guilds.push(guild(1));
-    server.api.kept().channels.extend([room(1), room(2)]);
     server.api.write([sec(101)]);
     server.api.write_in(channel(2), [sec(102)]);
-    refuse(&[busy.clone(), busy.clone()]);
+    refuse(&[BUSY, BUSY]);
     peer.say_at(at(102), resync(None)).await;
     let (told, found) = resynced(&mut events).await;
     assert_eq!((told, found.missing), (vec![sec(101), sec(102)], vec![]));
@@ -320,9 +317,17 @@ async fn a_server_that_is_busy_is_asked_again_and_one_that_is_away_is_given_up()
     let (told, found) = reading;
     assert_eq!(told, [0_u32; 0]);
     assert_eq!((found.missing.len(), found.missing[0].channel), (1, Some(channel(2))));
+}
 
-    // Away for longer than that: all of it may be missing, and what happens goes on.
-    refuse(&vec![busy; 1_000]);
+#[tokio::test]
+async fn a_server_that_is_busy_for_long_is_given_up() {
+    let server = Server::start().await;
+    let brief = server.builder().resync_timeout(Duration::from_secs(1));
+    let (client, mut peer) = tokio::join!(brief.connect("token"), begin(&server, 100));
+    let client = client.unwrap();
+    let mut events = client.events();
+    server.api.kept().refusals.extend(vec![BUSY; 1_000]);
+    // All of it may be missing, and what happens goes on.
     peer.say_at(at(105), resync(None)).await;
     peer.say_at(at(106), say(channel(1), sec(106))).await;
     let (told, found) = resynced(&mut events).await;

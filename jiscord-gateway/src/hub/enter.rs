@@ -174,8 +174,9 @@ impl Hub {
         let seat = Seat { hub: self.clone(), key, user, topic };
         // An eviction by a claim that was made meanwhile elsewhere may have been heard before there was a seat to lose.
         self.refresh(Some(user)).await?;
-        // So may have been that the login was revoked. From here on it is heard.
-        self.reach(seat.topic.from).await?;
+        // So may have been that the login was revoked. From here on it is heard. What was published before is not told live, as
+        // if it happened now: it is in what READY says, or comes before RESUMED.
+        self.reach(seat.topic.from.max(self.ask(self.bus.head()).await?)).await?;
         self.ask(self.backend.verify_token(who.token)).await?;
 
         // The line keeps what happens to this user's memberships from here on, so what is loaded now cannot be outdated

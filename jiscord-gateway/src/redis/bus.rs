@@ -234,6 +234,13 @@ impl Bus for RedisBus {
         self.start
     }
 
+    async fn head(&self) -> fault::Result<Position> {
+        let head = self.streams.last().await?;
+        // It may be that of a topic which is not heard: only a look tells it then.
+        self.shared.changed.notify_one();
+        Ok(head)
+    }
+
     /// While Redis is away it waits; whoever does not want to wait drops it, which leaves the topic.
     async fn join(&self, topic: Topic) -> fault::Result<Position> {
         let mut heard = self.shared.join(topic);

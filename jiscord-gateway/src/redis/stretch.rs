@@ -31,10 +31,18 @@ impl Streams {
 
     /// The position below which events may have been forgotten.
     pub(super) async fn floor(&self) -> fault::Result<Position> {
+        Ok(self.of_log("floor").await?.unwrap_or(Position(u64::MAX)))
+    }
+
+    /// The last position of the log.
+    pub(super) async fn last(&self) -> fault::Result<Position> {
+        Ok(self.of_log("last").await?.unwrap_or_default())
+    }
+
+    async fn of_log(&self, field: &str) -> fault::Result<Option<Position>> {
         let mut call = Pipeline::new();
-        call.hget(self.redis.log_key(), "floor");
-        let floor = self.asker.ask::<Option<u64>>(&call).await?;
-        Ok(Position(floor.into_iter().flatten().next().unwrap_or(u64::MAX)))
+        call.hget(self.redis.log_key(), field);
+        Ok(self.asker.ask::<Option<u64>>(&call).await?.into_iter().flatten().next().map(Position))
     }
 
     /// Which of these topics have something above the position beside them, and up to where.

@@ -197,6 +197,10 @@ impl Bus for Bent {
         self.bus.start()
     }
 
+    async fn head(&self) -> Result<Position> {
+        self.bus.head().await
+    }
+
     async fn join(&self, topic: Topic) -> Result<Position> {
         self.bus.join(topic).await
     }

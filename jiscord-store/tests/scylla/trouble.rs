@@ -31,7 +31,7 @@ async fn an_answer_that_is_lost_is_no_second_message() {
     let keyspace = keyspace!("lost answers");
     let (proxy, options) = behind_a_proxy(&keyspace).await;
     ScyllaStore::migrate(options.clone()).await.unwrap();
-    let store = ScyllaStore::open(options.timeout(Duration::from_secs(1))).await.unwrap();
+    let store = ScyllaStore::open(options.timeout(Duration::from_secs(3))).await.unwrap();
 
     // That of the batch: nobody knows, and the repeat finds it.
     let new = message(channel(), "the batch's answer is lost");
@@ -69,7 +69,7 @@ async fn a_database_that_is_away_is_told_and_comes_back_by_itself() {
     let keyspace = keyspace!("a database that is away");
     let (proxy, options) = behind_a_proxy(&keyspace).await;
     ScyllaStore::migrate(options.clone()).await.unwrap();
-    let store = ScyllaStore::open(options.timeout(Duration::from_secs(2)).lease(Duration::from_secs(6))).await.unwrap();
+    let store = ScyllaStore::open(options.timeout(Duration::from_secs(3)).lease(Duration::from_secs(6))).await.unwrap();
     let channel = channel();
     Messages::create(&*store, message(channel, "before"), tell()).await.unwrap();
 

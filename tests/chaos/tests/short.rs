@@ -1,10 +1,7 @@
 //! A short run on each shape, and the seeds that once failed. `./x chaos` is the long one.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-use std::{
-    env,
-    time::{Duration, SystemTime},
-};
+use std::{env, time::Duration};
 
 use jiscord_chaos::{
     run::{Plan, run},
@@ -31,7 +28,7 @@ async fn holds(shape: Shape, seed: u64, rows: Vec<u8>) {
     assert!(report.faults() >= faults, "{report}");
 }
 
-/// Those that once failed, and one that nobody has tried.
+/// Those that once failed, and one more. Always the same: what nobody has tried is for `./x chaos`.
 fn seeds(shape: Shape) -> Vec<(u64, Vec<u8>)> {
     if let Ok(seed) = env::var("JISCORD_SEED") {
         return vec![(seed.parse().expect("JISCORD_SEED is a number"), Vec::new())];
@@ -42,7 +39,7 @@ fn seeds(shape: Shape) -> Vec<(u64, Vec<u8>)> {
         named => named.split(',').map(|row| row.parse().unwrap()).collect(),
     };
     let kept = lines.filter(|line| line[0] == shape.name()).map(|line| (line[1].parse().unwrap(), rows(line[2])));
-    kept.chain([(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs(), Vec::new())]).collect()
+    kept.chain([(1, Vec::new())]).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,7 @@ pub use self::{
 };
 
 /// How long a test waits for what must come. Long, since machines that run tests are busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for what must come.
 ///

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiscord_e2e::{Caller, Deployment, PATIENCE, Raw, Socket, within};
 use serde_json::json;
 use tokio::time::sleep;
@@ -143,19 +144,20 @@ async fn health_is_open_and_says_ok() {
 
 #[tokio::test]
 async fn who_wrote_while_the_process_was_halted_is_not_closed_for_silence() {
-    let mut server = Deployment::with(&[("JISCORD_HEARTBEAT_MS", "400")]).await;
+    let mut server = Deployment::with(&[("JISCORD_HEARTBEAT_MS", "2000")]).await;
     let ada = server.register("ada").await;
-    let mut sessions = Vec::new();
-    for n in 0..8 {
-        let mut socket = Socket::open(&server.ws_of(0)).await;
-        socket.say("IDENTIFY", json!({"token": ada.token, "device": n.to_string()})).await;
+    let (token, url) = (&ada.token, &server.ws_of(0));
+    let sessions = (0..8).map(|n| async move {
+        let mut socket = Socket::open(url).await;
+        socket.say("IDENTIFY", json!({"token": token, "device": n.to_string()})).await;
         socket.hear("READY").await;
-        sessions.push(socket);
-    }
+        socket
+    });
+    let mut sessions = join_all(sessions).await;
     server.process_of(0).pause();
     // Longer than anybody may be silent.
     for _ in 0..4 {
-        sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_secs(1)).await;
         for session in &mut sessions {
             session.say("HEARTBEAT", json!(null)).await;
         }
