@@ -152,7 +152,9 @@ async fn who_does_not_identify_is_closed() {
 
 #[tokio::test]
 async fn who_commands_too_fast_is_told_and_then_closed() {
-    let server = Deployment::start().await;
+    // So few that no store is too slow for them.
+    let few = [("JISCORD_LIMIT_COMMANDS_PER_SECOND", "1"), ("JISCORD_LIMIT_COMMANDS_BURST", "20")];
+    let server = Deployment::with(&few).await;
     let ada = server.register("ada").await;
     let channel = ada.create_channel(&ada.create_guild("Computing").await, "engines").await;
     let mut socket = ada.connect().await;
