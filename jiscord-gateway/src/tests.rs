@@ -322,6 +322,12 @@ impl World {
         Self::on(log, bus, settings)
     }
 
+    /// One whose bus says what a test wants, and what it is told so by.
+    fn scripted() -> (Self, Arc<Script>, mpsc::Sender<Heard>) {
+        let (bus, says) = Script::new();
+        (Self::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default()), bus, says)
+    }
+
     fn on(log: Arc<MemoryStore>, bus: Arc<dyn Bus>, mut settings: Settings) -> Self {
         settings.dispatchers = 2;
         let fake = Arc::new(Fake {
@@ -816,8 +822,7 @@ fn heard(p: u64, guild: GuildId, channel: ChannelId) -> Heard {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_missed_and_cannot_be_told_is_stale_for_those_who_hear_it() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, _, says) = World::scripted();
     let (guild, _) = world.fake.guild(&["ada"]);
     let (other, there) = world.fake.guild(&["ada", "bob"]);
     let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
@@ -838,8 +843,7 @@ async fn what_was_missed_and_cannot_be_told_is_stale_for_those_who_hear_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_place_is_as_high_as_all_that_was_told() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, bus, says) = World::scripted();
     world.fake.guild(&["ada"]);
     // Her topics are heard above that only.
     *bus.joined.lock().unwrap() = Position(2_000);
@@ -856,10 +860,21 @@ async fn a_place_is_as_high_as_all_that_was_told() {
     assert_eq!(client.hear("HEARTBEAT_ACK").await["p"], 3_000);
 }
 
+#[tokio::test]
+async fn the_end_of_the_log_is_known_before_the_bus_has_read_it() {
+    let log = MemoryStore::new(Arc::new(SystemClock));
+    let bus = LocalBus::start(log.clone()).await.unwrap();
+    assert_eq!(bus.head().await.unwrap(), bus.start());
+    let Logged { event, .. } = happened(1, GuildId::new(Uuid::nil()), ChannelId::new(Uuid::nil()));
+    log.append(vec![event]).await.unwrap();
+    let head = bus.head().await.unwrap();
+    assert!(head > bus.start());
+    assert!(matches!(bus.next().await, Heard::Event { p: Some(p), .. } if p == head));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_published_before_a_session_asks_for_its_place_is_not_told_live() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, bus, says) = World::scripted();
     let (guild, channel) = world.fake.guild(&["ada"]);
     *bus.head.lock().unwrap() = Position(1_001);
     let mut ada = world.socket(1 << 16).await;
@@ -881,8 +896,7 @@ async fn what_was_published_before_a_session_asks_for_its_place_is_not_told_live
 
 #[tokio::test(start_paused = true)]
 async fn what_happened_before_a_joined_guild_was_heard_is_told_in_its_place() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, bus, says) = World::scripted();
     let (guild, channel) = world.fake.guild(&["ada"]);
     let (new, there) = world.fake.guild(&[]);
     let mut ada = world.user("ada").await;
@@ -904,8 +918,7 @@ async fn what_happened_before_a_joined_guild_was_heard_is_told_in_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_told_late_to_have_left_and_come_while_he_enters_is_looked_up() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus, Settings::default());
+    let (world, _, says) = World::scripted();
     let (guild_id, channel) = world.fake.guild(&["bob"]);
     let user_id = world.fake.user("ada");
     world.fake.open.send_replace(false);
@@ -928,8 +941,7 @@ async fn who_is_told_late_to_have_left_and_come_while_he_enters_is_looked_up() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_told_late_to_have_come_and_is_out_again_hears_nothing_of_it() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus, Settings::default());
+    let (world, _, says) = World::scripted();
     let (guild_id, _) = world.fake.guild(&["bob"]);
     let user_id = world.fake.user("ada");
     let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
@@ -943,8 +955,7 @@ async fn who_is_told_late_to_have_come_and_is_out_again_hears_nothing_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_loaded_after_a_gap_holds_up_only_those_who_need_it() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, _, says) = World::scripted();
     let (guild, channel) = world.fake.guild(&["bob"]);
     let (broken, _) = world.fake.guild(&["ada"]);
     let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
@@ -1002,8 +1013,7 @@ async fn a_login_that_is_revoked_while_its_session_begins_does_not_slip_through(
         }
     }
     // It was verified, and revoked before anything of it could be heard.
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, bus, says) = World::scripted();
     world.fake.user("ada");
     *bus.joined.lock().unwrap() = Position(2_000);
     let mut client = world.socket(1 << 16).await;
@@ -1016,8 +1026,7 @@ async fn a_login_that_is_revoked_while_its_session_begins_does_not_slip_through(
 
 #[tokio::test(start_paused = true)]
 async fn after_a_gap_tokens_are_verified_anew() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, _, says) = World::scripted();
     let (guild, channel) = world.fake.guild(&["ada", "bob"]);
     let (mut ada, mut bob) = (world.user("ada").await, world.user("bob").await);
     world.fake.revoke("ada", Revoked::IssuedBy(100), false).await;
@@ -1124,8 +1133,7 @@ async fn a_session_whose_place_is_taken_cannot_be_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_told_again_is_stale() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, bus, says) = World::scripted();
     let (guild, channel) = world.fake.guild(&["ada"]);
     let (lost, gone) = world.fake.guild(&["ada"]);
     let cut = cut_off(&world, "ada").await;
@@ -1160,8 +1168,7 @@ async fn what_cannot_be_told_again_is_stale() {
 
 #[tokio::test(start_paused = true)]
 async fn what_happens_while_the_log_is_read_waits_for_its_end() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, bus, says) = World::scripted();
     let (guild, channel) = world.fake.guild(&["ada"]);
     let cut = cut_off(&world, "ada").await;
     says.send(heard(1_001, guild, channel)).await.unwrap();
@@ -1388,8 +1395,7 @@ async fn a_slow_store_is_asked_for_so_much_at_once_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_gap_rights_are_loaded_before_anything_is_told() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, bus, says) = World::scripted();
     let (guild, _) = world.fake.guild(&["ada", "bob"]);
     let (other, there) = world.fake.guild(&["bob"]);
     let (mut ada, ready) = world.connect(json!({"token": "ada"})).await;
@@ -1425,8 +1431,7 @@ async fn after_a_gap_rights_are_loaded_before_anything_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn an_eviction_from_elsewhere_ends_the_smaller_fence_only() {
-    let (bus, says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus, Settings::default());
+    let (world, _, says) = World::scripted();
     let user = world.fake.user("ada");
     let mut ada = world.user("ada").await;
     says.send(Heard::Evict { user, over: Eviction { device: None, fence: 1, attempt: None } }).await.unwrap();
@@ -1437,8 +1442,7 @@ async fn an_eviction_from_elsewhere_ends_the_smaller_fence_only() {
 
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_told_for_long_is_not_taken() {
-    let (bus, _says) = Script::new();
-    let world = World::on(MemoryStore::new(Arc::new(SystemClock)), bus.clone(), Settings::default());
+    let (world, bus, _says) = World::scripted();
     let (_, channel) = world.fake.guild(&["ada"]);
     let mut ada = world.user("ada").await;
     *bus.epoch.lock().unwrap() = "away".into();

@@ -180,7 +180,7 @@ impl Deployment {
 
     /// Where a gateway is.
     pub fn ws_of(&self, gateway: usize) -> String {
-        let gateways = if self.beneath.is_some() { &self.processes[2..4] } else { &self.processes[..] };
+        let gateways = if self.is_one() { &self.processes[..] } else { &self.processes[2..4] };
         format!("{}/ws", gateways[gateway % gateways.len()].url().replacen("http", "ws", 1))
     }
 
@@ -192,6 +192,11 @@ impl Deployment {
     /// data-service's process.
     pub fn data_service(&mut self) -> &mut Process {
         &mut self.processes[0]
+    }
+
+    /// Whether it is the all-in-one.
+    pub fn is_one(&self) -> bool {
+        self.beneath.is_none()
     }
 
     /// data-service's process, and what is beneath it.
